@@ -1,0 +1,1 @@
+"""The code location. Only here is dagster imported."""
