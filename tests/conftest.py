@@ -15,3 +15,25 @@ def captures() -> Path:
     if not (folder / "MANIFEST.md").is_file():
         pytest.skip(f"captured exchange data is not at {folder}; set MARKETDATA_FIXTURES")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where every real part is required (continuous integration), a skipped test is a failure."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if os.environ.get("MARKETDATA_REQUIRE_REAL_PARTS") and skipped:
+        terminalreporter.section("real parts are required, but tests were skipped")
+        for report in skipped:
+            terminalreporter.line(f"{report.nodeid}: {report.longrepr[2]}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Turn skipped tests into a failed run where every real part is required."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if (
+        os.environ.get("MARKETDATA_REQUIRE_REAL_PARTS")
+        and reporter
+        and reporter.stats.get("skipped")
+        and not exitstatus
+    ):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
