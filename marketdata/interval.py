@@ -69,6 +69,10 @@ class Interval:
         """Open time of the interval that holds ``time_us``; both in microseconds since the epoch."""
         return (time_us - self.offset_us) // self.us * self.us + self.offset_us
 
+    def ceil_us(self, time_us: int) -> int:
+        """First open time at or after ``time_us``."""
+        return self.floor_us(time_us - 1) + self.us
+
     def floor(self, time: datetime) -> datetime:
         """Open time of the interval that holds ``time`` (an aware datetime)."""
         return from_us(self.floor_us(to_us(time)))

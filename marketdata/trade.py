@@ -54,6 +54,29 @@ def empty_rejects() -> pl.DataFrame:
     return REJECT_SCHEMA.to_frame()
 
 
+def is_in_order(trades: pl.DataFrame) -> bool:
+    """Whether the rows are sorted by (time, trade_id)."""
+    time, trade_id = trades["time"], trades["trade_id"]
+    if not time.is_sorted():
+        return False
+    if trade_id.is_sorted():
+        return True
+    same_time = time.to_physical().diff() == 0
+    return not (same_time & (trade_id.diff() < 0)).any()
+
+
+def in_order(trades: pl.DataFrame) -> pl.DataFrame:
+    """The rows sorted by (time, trade_id); at no cost worth naming where they are already."""
+    return trades if is_in_order(trades) else trades.sort("time", "trade_id", maintain_order=True)
+
+
+def distinct(trades: pl.DataFrame) -> pl.DataFrame:
+    """Each (time, trade_id) once, in order: what is left of any replay of the same trades."""
+    trades = in_order(trades)
+    same = (pl.col("time").to_physical().diff() == 0) & (pl.col("trade_id").diff() == 0)
+    return trades.filter(~same.fill_null(value=False))
+
+
 @dataclass(frozen=True, slots=True)
 class Validated:
     """Rows split into those that are trades and those that are not, with a reason each."""
