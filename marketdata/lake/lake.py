@@ -1,0 +1,270 @@
+"""The lake: days of trades and candles as Parquet files, and what is known about each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+
+import orjson
+import polars as pl
+
+from marketdata.candle import CANDLE_SCHEMA, EXCHANGE_CANDLE_SCHEMA
+from marketdata.errors import StorageError
+from marketdata.interval import Interval
+from marketdata.lake import files, parquet, paths, scan
+from marketdata.lake.filesystem import Storage, open_storage
+from marketdata.lake.paths import CandleKind, Kind, Part
+from marketdata.lake.stage import Stage, staged
+from marketdata.manifest import Manifest
+from marketdata.market import Market
+from marketdata.settings import Settings
+from marketdata.trade import REJECT_SCHEMA, TRADE_SCHEMA, empty_rejects, in_order
+
+_MANIFEST = b"marketdata.manifest"
+_FACTS = b"marketdata.facts"
+_FOOTER_THREADS = 8
+
+
+class Lake:
+    """A lake on a local path or ``s3://``. Safe to use from several threads and processes."""
+
+    def __init__(self, storage: Storage) -> None:
+        """Use :meth:`open`."""
+        self.storage = storage
+
+    @classmethod
+    def open(cls, url: str, *, settings: Settings | None = None) -> "Lake":
+        """Open the lake at a path or ``s3://bucket/prefix``; a new one needs no preparation.
+
+        Raises:
+            UsageError: the URL is of another kind, or half of a key is set.
+        """
+        return cls(open_storage(url, Settings.load() if settings is None else settings))
+
+    @property
+    def url(self) -> str:
+        """Where the lake lies."""
+        return self.storage.url
+
+    # -- what is there ------------------------------------------------------------------------------
+
+    def path(self, kind: Kind, market: Market, day: date, interval: str | Interval | None = None) -> str:
+        """Path or URL of a file, whether or not it is there."""
+        return self.storage.show(_part(kind, market, day, interval).key)
+
+    def size(self, kind: Kind, market: Market, day: date, interval: str | Interval | None = None) -> int:
+        """Bytes of a file; 0 when it is absent."""
+        return self.storage.size(_part(kind, market, day, interval).key) or 0
+
+    def parts(
+        self, kind: Kind, market: Market | None = None, interval: str | Interval | None = None
+    ) -> list[Part]:
+        """Every file of a kind, in the order of its path."""
+        width = None if interval is None else Interval.parse(interval)
+        folder = (
+            paths.root_folder(kind, width) if market is None else paths.market_folder(kind, market, width)
+        )
+        found = (Part.parse(key) for key in self.storage.files(folder))
+        return [part for part in found if part is not None]
+
+    def days(self, market: Market | None = None) -> dict[Market, list[date]]:
+        """Days that hold trades (or are known to hold none), by market."""
+        days: dict[Market, list[date]] = {}
+        for part in self.parts("trades", market):
+            days.setdefault(part.market, []).append(part.day)
+        return {market: sorted(found) for market, found in sorted(days.items())}
+
+    def manifest(self, market: Market, day: date) -> Manifest | None:
+        """What is known about a day; ``None`` when the day was never stored.
+
+        Raises:
+            CorruptFile: the file is cut or foreign.
+        """
+        key = Part("trades", market, day).key
+        metadata = parquet.read_metadata(self.storage, key)
+        if metadata is None:
+            return None
+        if _MANIFEST not in metadata:
+            raise parquet.corrupt(self.storage, key, "it has no manifest")
+        return Manifest.from_json(metadata[_MANIFEST])
+
+    def manifests(
+        self, market: Market | None = None, start: date | None = None, end: date | None = None
+    ) -> list[Manifest]:
+        """Manifests of the days in ``[start, end)``, by market and day; reads footers only.
+
+        Raises:
+            CorruptFile: a file is cut or foreign.
+        """
+        wanted = [
+            (part.market, part.day)
+            for part in self.parts("trades", market)
+            if (start is None or part.day >= start) and (end is None or part.day < end)
+        ]
+        wanted.sort()
+        if self.storage.is_local or len(wanted) < 2:
+            found = [self.manifest(*job) for job in wanted]
+        else:
+            with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+                found = list(pool.map(lambda job: self.manifest(*job), wanted))
+        return [manifest for manifest in found if manifest is not None]
+
+    # -- write --------------------------------------------------------------------------------------
+
+    def write_trades(self, market: Market, day: date, trades: pl.DataFrame, manifest: Manifest) -> int:
+        """Put a day in place in one step and return its size in bytes.
+
+        Raises:
+            StorageError: it cannot be written, or the manifest speaks of other rows.
+        """
+        if (manifest.market, manifest.day, manifest.rows) != (market, day, len(trades)):
+            held = f"{manifest.market} {manifest.day} with {manifest.rows} rows"
+            msg = f"The manifest is of {held}; the trades are {len(trades)} rows of {market} {day}."
+            raise StorageError(msg, hint="Build the manifest from the same trades.")
+        frame = trades.select(TRADE_SCHEMA.names()).cast(TRADE_SCHEMA)
+        return self._write(
+            Part("trades", market, day), in_order(frame), {_MANIFEST: manifest.to_json().encode()}
+        )
+
+    def write_candles(
+        self,
+        market: Market,
+        day: date,
+        interval: str | Interval,
+        candles: pl.DataFrame,
+        *,
+        kind: CandleKind = "candles",
+        facts: dict[str, str] | None = None,
+    ) -> int:
+        """Put the candles of a day in place in one step and return the size in bytes.
+
+        Args:
+            kind: ``candles`` are folded from trades, ``exchange_candles`` are the exchange's own.
+            facts: short facts that are kept in the file, see :meth:`read_facts`.
+        """
+        schema = _candle_schema(kind)
+        frame = candles.select(schema.names()).cast(schema).sort("open_time")
+        body = orjson.dumps(facts or {}, option=orjson.OPT_SORT_KEYS)
+        return self._write(Part(kind, market, day, Interval.parse(interval)), frame, {_FACTS: body})
+
+    def read_facts(
+        self, kind: CandleKind, market: Market, day: date, interval: str | Interval
+    ) -> dict[str, str] | None:
+        """The facts kept with the candles of a day; ``None`` when there is no such file."""
+        key = Part(kind, market, day, Interval.parse(interval)).key
+        metadata = parquet.read_metadata(self.storage, key)
+        if metadata is None:
+            return None
+        facts: dict[str, str] = orjson.loads(metadata.get(_FACTS, b"{}"))
+        return facts
+
+    def write_rejects(self, market: Market, day: date, rejects: pl.DataFrame) -> None:
+        """Keep the refused rows of a day in place of those kept before; none removes the file."""
+        part = Part("rejects", market, day)
+        if rejects.is_empty():
+            self.storage.delete(part.key)
+            return
+        self._write(part, rejects.select(REJECT_SCHEMA.names()), {})
+
+    def read_rejects(self, market: Market, start: datetime, end: datetime) -> pl.DataFrame:
+        """Refused rows of the days touched by ``[start, end)``, REJECT_SCHEMA."""
+        frames = [
+            parquet.read(self.storage, key, REJECT_SCHEMA)
+            for key in self._keys("rejects", market, start, end)
+        ]
+        return pl.concat(frames) if frames else empty_rejects()
+
+    def _write(self, part: Part, frame: pl.DataFrame, metadata: dict[bytes, bytes]) -> int:
+        return files.put(self.storage, part.key, lambda stream: parquet.write(frame, metadata, stream))
+
+    # -- fetches on the way -------------------------------------------------------------------------
+
+    def stage(self, market: Market, day: date, source_name: str) -> Stage:
+        """The pages of a fetch; those of an interrupted fetch from the same source are found again."""
+        return Stage(self.storage, market, day, source_name)
+
+    def read_staged(self, market: Market, day: date) -> pl.DataFrame:
+        """Trades of a day that is being fetched, in order of arrival; empty when none is."""
+        return staged(self.storage, market, day)
+
+    @contextmanager
+    def lock(
+        self,
+        market: Market,
+        day: date,
+        *,
+        patience_s: float = 600.0,
+        waiting: Callable[[], None] | None = None,
+    ) -> Iterator[None]:
+        """Be the only one on this machine that changes this day; not taken twice by one thread.
+
+        On S3 there is no lock: the last whole file wins, and a stage that two writers have mixed is
+        noticed by its cursors and fetched again from there.
+
+        Raises:
+            TransientError: another process holds the day; names it.
+        """
+        if not self.storage.is_local:
+            yield
+            return
+        folder = paths.staging_folder(market, day)
+        with self.storage.errors(folder, "written"):
+            held = files.lock(
+                self.storage.local(f"{folder}/{paths.LOCK}"), patience_s=patience_s, waiting=waiting
+            )
+            held.__enter__()
+        try:
+            files.remove_left_overs(self.storage.local(Part("trades", market, day).folder))
+            yield
+        finally:
+            held.__exit__(None, None, None)
+
+    # -- read ---------------------------------------------------------------------------------------
+
+    def scan_trades(self, markets: Sequence[Market] | None, start: datetime, end: datetime) -> pl.LazyFrame:
+        """Trades with ``time`` in ``[start, end)``, plus ``exchange`` and ``symbol``; lazy.
+
+        Only files of the days touched are opened. Rows are in order within a market.
+        """
+        chosen = list(self.days()) if markets is None else list(markets)
+        keys = {market: self._keys("trades", market, start, end) for market in chosen}
+        return scan.markets(self.storage, keys, TRADE_SCHEMA, "time", (start, end))
+
+    def read_trades(self, market: Market, start: datetime, end: datetime) -> pl.DataFrame:
+        """Trades with ``time`` in ``[start, end)``, TRADE_SCHEMA, in order."""
+        keys = self._keys("trades", market, start, end)
+        return scan.read(self.storage, keys, TRADE_SCHEMA, "time", (start, end))
+
+    def read_candles(
+        self,
+        market: Market,
+        interval: str | Interval,
+        start: datetime,
+        end: datetime,
+        *,
+        kind: CandleKind = "candles",
+    ) -> pl.DataFrame:
+        """Candles of a stored interval with ``open_time`` in ``[start, end)``, as stored."""
+        keys = self._keys(kind, market, start, end, Interval.parse(interval))
+        return scan.read(self.storage, keys, _candle_schema(kind), "open_time", (start, end))
+
+    def _keys(
+        self, kind: Kind, market: Market, start: datetime, end: datetime, interval: Interval | None = None
+    ) -> list[str]:
+        """Files of the days touched by ``[start, end)`` that are there."""
+        if end <= start:
+            return []
+        first, last = start.date(), (end - timedelta(microseconds=1)).date()
+        if (last - first).days > 40:  # one listing is cheaper than asking for each
+            days = [part.day for part in self.parts(kind, market, interval) if first <= part.day <= last]
+            return [Part(kind, market, day, interval).key for day in sorted(days)]
+        wanted = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+        return self.storage.existing([Part(kind, market, day, interval).key for day in wanted])
+
+
+def _part(kind: Kind, market: Market, day: date, interval: str | Interval | None) -> Part:
+    return Part(kind, market, day, None if interval is None else Interval.parse(interval))
+
+
+def _candle_schema(kind: CandleKind) -> pl.Schema:
+    return CANDLE_SCHEMA if kind == "candles" else EXCHANGE_CANDLE_SCHEMA

@@ -1,0 +1,90 @@
+"""Where things lie in the lake; no other module builds or reads a path of it (pure).
+
+Keys are relative to the lake and use ``/`` everywhere. Names that start with ``_`` are ours alone: no glob
+over ``trades/`` or ``candles/`` meets them, and staged pages do not end in ``.parquet`` either.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+from urllib.parse import quote
+
+from marketdata.interval import Interval
+from marketdata.market import Market, symbol_from_slug
+
+Kind = Literal["trades", "rejects", "candles", "exchange_candles"]
+CandleKind = Literal["candles", "exchange_candles"]
+
+FILE = "part-0.parquet"
+LOCK = "lock"
+PAGE = re.compile(r"page-(\d{6})\.arrow")
+_ROOTS: dict[str, str] = {
+    "trades": "trades",
+    "rejects": "rejected/trades",
+    "candles": "candles",
+    "exchange_candles": "exchange_candles",
+}
+_FILE = re.compile(
+    r"(?P<root>trades|rejected/trades|candles|exchange_candles)/(?:interval=(?P<interval>\w+)/)?"
+    r"exchange=(?P<exchange>[^/]+)/symbol=(?P<symbol>[^/]+)/date=(?P<date>\d{4}-\d\d-\d\d)/part-0\.parquet"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one file of the lake holds."""
+
+    kind: Kind
+    market: Market
+    day: date
+    interval: Interval | None = None
+
+    @property
+    def key(self) -> str:
+        """The file's path inside the lake."""
+        return f"{self.folder}/{FILE}"
+
+    @property
+    def folder(self) -> str:
+        """The folder of the file."""
+        return f"{market_folder(self.kind, self.market, self.interval)}/date={self.day.isoformat()}"
+
+    @classmethod
+    def parse(cls, key: str) -> "Part | None":
+        """What lies at ``key``; ``None`` when it is no file of the lake."""
+        match = _FILE.fullmatch(key)
+        if match is None:
+            return None
+        kind = next(kind for kind, root in _ROOTS.items() if root == match["root"])
+        return cls(
+            kind,  # type: ignore[arg-type]
+            Market(match["exchange"], symbol_from_slug(match["symbol"])),
+            date.fromisoformat(match["date"]),
+            Interval.parse(match["interval"]) if match["interval"] else None,
+        )
+
+
+def root_folder(kind: Kind, interval: Interval | None = None) -> str:
+    """The folder of everything of a kind (and interval)."""
+    return _ROOTS[kind] if interval is None else f"{_ROOTS[kind]}/interval={interval}"
+
+
+def market_folder(kind: Kind, market: Market, interval: Interval | None = None) -> str:
+    """The folder of one market."""
+    return f"{root_folder(kind, interval)}/exchange={market.exchange}/symbol={market.symbol_slug}"
+
+
+def staging_folder(market: Market, day: date) -> str:
+    """Where the pages of a fetch wait, whatever their source, and the lock of the day."""
+    return f"_staging/{market_folder('trades', market)}/date={day.isoformat()}"
+
+
+def stage_folder(market: Market, day: date, source: str) -> str:
+    """Where the pages of one source wait."""
+    return f"{staging_folder(market, day)}/source={quote(source, safe='')}"
+
+
+def page_name(number: int) -> str:
+    """File name of a staged page; numbers start at 1."""
+    return f"page-{number:06}.arrow"
