@@ -86,7 +86,12 @@ class Validated:
 
 
 def validate(
-    rows: pl.DataFrame, *, now: datetime, raw: Sequence[Any] | None = None, ids: bool = True
+    rows: pl.DataFrame,
+    *,
+    now: datetime,
+    raw: Sequence[Any] | None = None,
+    ids: bool = True,
+    sides: bool = False,
 ) -> Validated:
     """Split rows into accepted trades and rejects with a reason each.
 
@@ -95,6 +100,7 @@ def validate(
         now: the time of the check; a trade more than five minutes later is in the future.
         raw: the source's own rows, same length, kept in the rejects; without it the row itself is kept.
         ids: whether the source has ids; if not, ``trade_id`` may be null.
+        sides: whether the source always says who was the taker; if not, ``side`` may be null.
 
     Returns:
         Accepted rows in the order given, TRADE_SCHEMA; rejects, REJECT_SCHEMA.
@@ -118,6 +124,8 @@ def validate(
     if ids:
         rules.insert(0, ("trade id absent or unreadable", pl.col("trade_id").is_null()))
         rules.insert(1, ("trade id negative", pl.col("trade_id") < 0))
+    if sides:
+        rules.append(("side absent or unreadable", pl.col("side").is_null()))
     rows = rows.select(TRADE_SCHEMA.names())
     bad = rows.select(pl.any_horizontal(rule for _, rule in rules).fill_null(value=True)).to_series()
     if not bad.any():

@@ -1,0 +1,91 @@
+"""Lists of JSON values -> columns of trades, leniently: what cannot be read is null and refused later (pure).
+
+An answer of an exchange may hold anything; one odd value must not cost the page. The plain case is one
+conversion a column.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from marketdata.trade import SIDE, TIME
+
+# 9999-12-31: what Python's datetime can still show.
+_LAST_US = 253_402_300_799_999_999
+# Ticks since the epoch: larger ones are microseconds, smaller ones milliseconds (until the year 5138).
+_MICROSECONDS_FROM = 100_000_000_000_000
+_LARGEST_INT = 2**63
+
+
+def floats(name: str, values: Sequence[Any]) -> pl.Series:
+    """Numbers, given as decimal text or as JSON numbers; the nearest float64 of the text."""
+    try:
+        return pl.Series(name, values, dtype=pl.String).cast(pl.Float64, strict=False)
+    except TypeError:
+        return pl.Series(name, [_float(value) for value in values], dtype=pl.Float64)
+
+
+def integers(name: str, values: Sequence[Any]) -> pl.Series:
+    """Whole numbers, given as JSON numbers or as text."""
+    try:
+        return pl.Series(name, values, dtype=pl.Int64)
+    except (TypeError, OverflowError):
+        return pl.Series(name, [_integer(value) for value in values], dtype=pl.Int64)
+
+
+def times_from_seconds(name: str, values: Sequence[Any]) -> pl.Series:
+    """Times from seconds since the epoch with decimals, to the nearest microsecond.
+
+    A float64 of today's seconds is exact to 0.12 us, and as much is lost in the product: rounding gives the
+    microsecond that was written.
+    """
+    try:
+        seconds = pl.Series(name, values, dtype=pl.Float64)
+    except TypeError:
+        seconds = pl.Series(name, [_float(value) for value in values], dtype=pl.Float64)
+    return _times((seconds * 1e6).round(0).cast(pl.Int64, strict=False))
+
+
+def times_from_ticks(name: str, values: Sequence[Any]) -> pl.Series:
+    """Times from milliseconds or microseconds since the epoch; the size of each tells which."""
+    ticks = integers(name, values)
+    us = pl.select(
+        pl.when(ticks.is_between(0, _MICROSECONDS_FROM, closed="left")).then(ticks * 1000).otherwise(ticks)
+    ).to_series()
+    return _times(us.alias(name))
+
+
+def sides(name: str, values: Sequence[Any], words: dict[Any, str]) -> pl.Series:
+    """Taker sides by the source's own words; null for any other word."""
+    try:
+        return pl.Series(name, [words.get(value) for value in values], dtype=SIDE)
+    except TypeError:  # a list or an object stands where a word should
+        known = [words.get(value) if isinstance(value, str | bool) else None for value in values]
+        return pl.Series(name, known, dtype=SIDE)
+
+
+def _times(us: pl.Series) -> pl.Series:
+    if us.null_count() or not us.is_between(0, _LAST_US).all():
+        us = us.set(~us.is_between(0, _LAST_US).fill_null(value=False), None)
+    return us.cast(TIME)
+
+
+def _float(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = int(value)
+    except (ValueError, OverflowError):
+        return None
+    whole = isinstance(value, str) or number == value
+    return number if whole and -_LARGEST_INT <= number < _LARGEST_INT else None
