@@ -1,9 +1,14 @@
 """What all tests share."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from marketdata.exchange_sim import RunningExchange, SimConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,3 +42,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         and not exitstatus
     ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def exchange_server() -> Iterator[Callable[..., RunningExchange]]:
+    """Start local exchanges, each in a thread on a free port: ``exchange_server(seed=7, now=...)``.
+
+    Takes the fields of ``SimConfig``; the result has ``url``, ``kraken``, ``binance``, ``archive``,
+    ``environment``, ``faults([...])``, ``set_clock(...)`` and ``hide(market, [(first_id, last_id)])``.
+    """
+    with ExitStack() as running:
+
+        def start(**config: Any) -> RunningExchange:
+            return running.enter_context(RunningExchange(SimConfig(**config)))
+
+        yield start
