@@ -126,6 +126,10 @@ class Client:
                 return ours
         return str(table[market.symbol]["id"])
 
+    def timeframes(self) -> list[str]:
+        """Names of the candle widths the exchange serves, in ccxt's words."""
+        return list(self._exchange().timeframes or ())
+
     def close(self) -> None:
         """Close the connection of the calling thread; other threads' close when they end."""
         exchange = getattr(self._local, "exchange", None)

@@ -7,8 +7,10 @@ conversion a column.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from marketdata.candle import EXCHANGE_CANDLE_SCHEMA
 from marketdata.trade import SIDE, TIME
 
 # 9999-12-31: what Python's datetime can still show.
@@ -35,16 +37,25 @@ def integers(name: str, values: Sequence[Any]) -> pl.Series:
 
 
 def times_from_seconds(name: str, values: Sequence[Any]) -> pl.Series:
-    """Times from seconds since the epoch with decimals, to the nearest microsecond.
+    """Times from seconds since the epoch with decimals, cut to the microsecond.
 
-    A float64 of today's seconds is exact to 0.12 us, and as much is lost in the product: rounding gives the
-    microsecond that was written.
+    A float64 of today's seconds has steps of 0.24 us, so what was written is the number's shortest decimal
+    text: of six digits where they give this very float, else of seven. Cut, not rounded: a trade 0.3 us
+    before a minute belongs to the minute before, as in the exchange's own candles.
     """
     try:
-        seconds = pl.Series(name, values, dtype=pl.Float64)
+        column = pl.Series(name, values, dtype=pl.Float64)
     except TypeError:
-        seconds = pl.Series(name, [_float(value) for value in values], dtype=pl.Float64)
-    return _times((seconds * 1e6).round(0).cast(pl.Int64, strict=False))
+        column = pl.Series(name, [_float(value) for value in values], dtype=pl.Float64)
+    usable = column.is_between(0, _LAST_US // 1_000_000).fill_null(value=False)
+    seconds = column.set(~usable, None).fill_null(0.0).to_numpy()
+    whole = np.floor(seconds)
+    rest = seconds - whole
+    micros = np.rint(rest * 1e6)
+    exact = whole + micros / 1e6 == seconds
+    micros = np.where(exact, micros, np.rint(rest * 1e7) // 10)
+    us = whole.astype(np.int64) * 1_000_000 + micros.astype(np.int64)
+    return pl.Series(name, us).set(~usable, None).cast(TIME)
 
 
 def times_from_ticks(name: str, values: Sequence[Any]) -> pl.Series:
@@ -63,6 +74,16 @@ def sides(name: str, values: Sequence[Any], words: dict[Any, str]) -> pl.Series:
     except TypeError:  # a list or an object stands where a word should
         known = [words.get(value) if isinstance(value, str | bool) else None for value in values]
         return pl.Series(name, known, dtype=SIDE)
+
+
+def exchange_candles(columns: pl.DataFrame) -> pl.DataFrame:
+    """Bring candles into EXCHANGE_CANDLE_SCHEMA, sorted; what the exchange does not say is null."""
+    absent = [
+        pl.lit(None, dtype=dtype).alias(name)
+        for name, dtype in EXCHANGE_CANDLE_SCHEMA.items()
+        if name not in columns.columns
+    ]
+    return columns.with_columns(absent).select(EXCHANGE_CANDLE_SCHEMA.names()).sort("open_time")
 
 
 def _times(us: pl.Series) -> pl.Series:

@@ -1,0 +1,241 @@
+"""Any other exchange, through ccxt's unified ``fetch_trades`` and ``fetch_ohlcv``.
+
+ccxt pages by ``since`` in milliseconds and promises little, so this promises less than the sources of their
+own: it is lossless as far as the exchange answers ``since`` from the oldest trade on, and says so when not.
+
+- The rows of a page's last millisecond are left for the next page, which starts with all of them: the
+  cursor is that millisecond, and no row is lost or repeated. A page of one single millisecond may be cut by
+  the exchange; it is kept, the cursor goes one on, and the evidence says when that happened.
+- Some exchanges answer a window of time only, so an empty answer means "look an hour later".
+- Some ignore ``since`` and serve their newest trades. Then the first page is part of the newest one and the
+  history cannot be had, which is an error and not an empty day.
+- A day is known to its end only when a trade after it was served.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from marketdata.errors import ExchangeRefused, MalformedResponse, UnknownName, UsageError
+from marketdata.interval import INTERVALS, Interval, from_us, to_us
+from marketdata.market import Market
+from marketdata.sources import rows as read
+from marketdata.sources.base import Page
+from marketdata.sources.client import Client
+from marketdata.trade import empty_rejects, empty_trades, validate
+
+_HOUR_MS = 3_600_000
+# How far behind the end a trade is looked for that shows that the day is over.
+_LOOK_PAST_END = timedelta(days=1)
+# Fewer rows may be all that a new market has.
+_ENOUGH_TO_JUDGE = 50
+_SIDES = {"buy": "buy", "sell": "sell"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    trades: pl.DataFrame
+    rejects: pl.DataFrame
+    count: int
+
+
+class UnifiedTrades:
+    """Trades of any exchange of ccxt; the cursor is the next millisecond.
+
+    Ids are the exchange's where they are integers, else null (fingerprints are given to the whole day).
+    They are not taken for sequential, whatever they look like.
+    """
+
+    sequential_ids = False
+
+    def __init__(self, client: Client) -> None:
+        """Ask through ``client``."""
+        self._client = client
+        self.exchange = client.exchange
+        self.name = f"{client.exchange}-ccxt"
+
+    def pages(
+        self, market: Market, start: datetime, end: datetime, cursor: str | None = None
+    ) -> Iterator[Page]:
+        """See :meth:`marketdata.sources.base.TradeSource.pages`."""
+        self._check(market)
+        start_ms, end_ms = to_us(start) // 1000, -(-to_us(end) // 1000)
+        last_ms = to_us(min(end + _LOOK_PAST_END, self._client.clock.now())) // 1000
+        at = start_ms if cursor is None else _parse(cursor)
+        reached, checked = from_us(max(at, start_ms) * 1000), cursor is not None
+        while True:
+            answer = self._ask(market, at)
+            evidence: dict[str, str] = {}
+            if answer.count == 0:
+                at += _HOUR_MS
+                if at <= last_ms:
+                    continue
+                # Nothing behind the last trade shows that there was none: `reached` stays.
+                yield Page(empty_trades(), None, reached, evidence={"end": "no trade was served behind it"})
+                return
+            if not checked:
+                self._check_history(market, at, answer)
+                checked = True
+            times = answer.trades["time"]
+            newest = to_us(times.max()) // 1000 if len(times) else at  # type: ignore[arg-type]
+            done = newest >= end_ms
+            if done:
+                kept, kept_rejects = answer.trades, answer.rejects
+            elif newest > at:
+                kept, kept_rejects = (
+                    frame.filter(pl.col("time").is_null() | (pl.col("time") < from_us(newest * 1000)))
+                    for frame in (answer.trades, answer.rejects)
+                )
+                at = newest
+            else:
+                kept, kept_rejects = answer.trades, answer.rejects
+                at += 1
+                if answer.count >= _ENOUGH_TO_JUDGE:
+                    evidence = {"full_millisecond": from_us((at - 1) * 1000).isoformat()}
+            reached = end if done else max(reached, from_us(min(at, end_ms) * 1000))
+            inside = pl.col("time").is_between(start, end, closed="left")
+            following = kept.filter(pl.col("time") >= end).head(1)
+            yield Page(
+                trades=kept.filter(inside),
+                next_cursor=None if done else str(at),
+                reached=reached,
+                rejects=kept_rejects.filter(pl.col("time").is_null() | inside),
+                following_id=None if following.is_empty() else following["trade_id"].item(),
+                evidence=evidence,
+            )
+            if done:
+                return
+
+    def refetch(
+        self,
+        market: Market,  # noqa: ARG002
+        first_id: int,  # noqa: ARG002
+        last_id: int,  # noqa: ARG002
+        around: tuple[datetime, datetime],  # noqa: ARG002
+    ) -> pl.DataFrame:
+        """See :meth:`marketdata.sources.base.TradeSource.refetch`: these ids prove no hole."""
+        return empty_trades()
+
+    def _check(self, market: Market) -> None:
+        self._client.market_id(market)
+        entry = self._client.markets()[market.symbol]
+        if entry.get("contract"):
+            msg = f"{market} is a contract; its amounts are not in {market.base}."
+            raise UsageError(msg, hint="Only spot markets can be collected from this exchange.")
+
+    def _check_history(self, market: Market, at: int, first: _Answer) -> None:
+        """Refuse an exchange that answers any ``since`` with its newest trades."""
+        newest = self._ask(market, None)
+        if newest.count < _ENOUGH_TO_JUDGE or newest.trades.is_empty() or first.trades.is_empty():
+            return
+        oldest = to_us(newest.trades["time"].min()) // 1000  # type: ignore[arg-type]
+        columns = ["time", "price", "amount"]
+        ignored = first.trades.join(newest.trades, on=columns, how="anti").is_empty()
+        if oldest > at and ignored:
+            msg = f"{self.exchange} serves only its newest {newest.count} trades of {market.symbol}."
+            raise ExchangeRefused(msg, hint="Its history can only be imported from files.")
+
+    def _ask(self, market: Market, since: int | None) -> _Answer:
+        def request(exchange: Any) -> Any:
+            limit = exchange.feature_value(market.symbol, "fetchTrades", "limit")
+            return exchange.fetch_trades(market.symbol, since, limit)
+
+        return self._client.ask(request, lambda rows: self._read(rows, market, since))
+
+    def _read(self, rows: Any, market: Market, since: int | None) -> _Answer:
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            msg = f"ccxt gave no list of trades for {market}."
+            raise MalformedResponse(msg)
+        if not rows:
+            return _Answer(empty_trades(), empty_rejects(), 0)
+        ids = read.integers("trade_id", [row.get("id") for row in rows])
+        has_ids = 2 * ids.is_not_null().sum() > len(rows) and ids.drop_nulls().is_unique().all()
+        columns = pl.DataFrame(
+            {
+                "trade_id": ids if has_ids else pl.Series("trade_id", [None] * len(rows), dtype=pl.Int64),
+                "time": read.times_from_ticks("time", [row.get("timestamp") for row in rows]),
+                "price": read.floats("price", [row.get("price") for row in rows]),
+                "amount": read.floats("amount", [row.get("amount") for row in rows]),
+                "side": read.sides("side", [row.get("side") for row in rows], _SIDES),
+            }
+        ).with_columns(fills=pl.lit(1, dtype=pl.Int32))
+        raw = [row.get("info", row) for row in rows]
+        valid = validate(columns, now=self._client.clock.now(), raw=raw, ids=bool(has_ids))
+        trades = valid.accepted.sort("time", maintain_order=True)
+        if since is not None and len(trades) and trades["time"][0] < from_us(since * 1000):
+            msg = f"{self.exchange}'s trades of {market.symbol} start before since={since}."
+            raise MalformedResponse(msg)
+        return _Answer(trades, valid.rejected, len(rows))
+
+
+class UnifiedCandles:
+    """Candles of any exchange of ccxt: open, high, low, close and volume."""
+
+    def __init__(self, client: Client) -> None:
+        """Ask through ``client``."""
+        self._client = client
+        self.exchange = client.exchange
+        self.name = f"{client.exchange}-ccxt"
+        served = client.timeframes()
+        self.intervals = tuple(interval for interval in INTERVALS if interval.name in served)
+
+    def candles(self, market: Market, interval: Interval, start: datetime, end: datetime) -> pl.DataFrame:
+        """See :meth:`marketdata.sources.base.CandleSource.candles`.
+
+        Raises:
+            UnknownName: the exchange has no candles of this width.
+            ExchangeRefused: its candles of this width start on another grid than ours.
+        """
+        if interval not in self.intervals:
+            known = [each.name for each in self.intervals]
+            raise UnknownName(interval.name, kind=f"interval of {self.exchange}'s candles", known=known)
+        self._client.market_id(market)
+        at = to_us(start) // 1000
+        found = [read.exchange_candles(pl.DataFrame({"open_time": []}))]
+        while at * 1000 < to_us(end):
+            page = self._ask(market, interval, at)
+            if page.is_empty():
+                break
+            found.append(page)
+            at = (to_us(page["open_time"].max()) + interval.us) // 1000  # type: ignore[arg-type]
+        candles = pl.concat(found).filter(
+            pl.col("open_time").is_between(start, end, closed="left")
+            & (pl.col("open_time") + interval.width <= self._client.clock.now())
+            & (pl.col("volume") > 0)
+        )
+        if not candles.select((interval.floor_expr(pl.col("open_time")) == pl.col("open_time")).all()).item():
+            msg = f"{self.exchange}'s {interval} candles of {market.symbol} are not on our grid."
+            raise ExchangeRefused(msg)
+        return candles
+
+    def candles_from(self, interval: Interval, now: datetime) -> datetime | None:  # noqa: ARG002
+        """See :meth:`marketdata.sources.base.CandleSource.candles_from`: no limit is known."""
+        return None
+
+    def _ask(self, market: Market, interval: Interval, since: int) -> pl.DataFrame:
+        def rows(body: Any) -> pl.DataFrame:
+            if not isinstance(body, list) or not all(isinstance(row, list) and len(row) >= 6 for row in body):
+                msg = f"ccxt gave no list of candles for {market}."
+                raise MalformedResponse(msg)
+            times = read.times_from_ticks("open_time", [row[0] for row in body])
+            names = ("open", "high", "low", "close", "volume")
+            values = [read.floats(name, [row[at] for row in body]) for at, name in enumerate(names, start=1)]
+            frame = pl.DataFrame([times, *values])
+            if sum(frame.null_count().row(0)):
+                msg = f"{self.exchange}'s candles of {market.symbol} have values that are no numbers."
+                raise MalformedResponse(msg)
+            return read.exchange_candles(frame.filter(pl.col("open_time") >= from_us(since * 1000)))
+
+        return self._client.ask(
+            lambda exchange: exchange.fetch_ohlcv(market.symbol, interval.name, since), rows
+        )
+
+
+def _parse(cursor: str) -> int:
+    if not cursor.isdecimal():
+        msg = f"{cursor!r} is no cursor of ccxt's trades."
+        raise UsageError(msg, hint="Discard the staged pages of this day and fetch it again.")
+    return int(cursor)
