@@ -74,7 +74,7 @@ def _config(options: argparse.Namespace) -> SimConfig:
     )
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _leave(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 

@@ -24,7 +24,7 @@ from marketdata.exchange_sim.exchange import Exchange
 from marketdata.exchange_sim.faults import ROW_KINDS, Fault, FaultBook, Hit, parse_faults
 from marketdata.exchange_sim.spoil import spoil
 
-_HTML = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body><h1>502 Bad Gateway</h1></body>\r\n</html>\r\n"
+_HTML = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body></body>\r\n</html>\r\n"
 _RATE_LIMITED = {
     "kraken": {"error": ["EAPI:Rate limit exceeded"]},
     "binance": {"code": -1003, "msg": "Too much request weight used; please use WebSocket Streams instead."},
@@ -155,10 +155,8 @@ class _Application:
         if not self.faults.watches("repeat", target):
             self._served.clear()
             return body
-        market = next(
-            (part for part in target.rsplit("?", maxsplit=1)[-1].split("&") if part.startswith(("pair=", "symbol="))), ""
-        )
-        key = f"{path}?{market}"
+        query = target.partition("?")[2].split("&")
+        key = f"{path}?{[part for part in query if part.startswith(('pair=', 'symbol='))]}"
         if again and key in self._served:
             return self._served[key]
         self._served[key] = body
@@ -213,7 +211,7 @@ class _Application:
 class _CutResponse(Response):
     """Announces its whole body, sends the first half of it and closes the connection."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         if self.body:
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}

@@ -16,6 +16,7 @@ import polars as pl
 
 from marketdata.exchange_sim.answer import Answer
 from marketdata.exchange_sim.binance import raw_fills
+from marketdata.exchange_sim.candles import Grid
 from marketdata.exchange_sim.exchange import Exchange
 from marketdata.exchange_sim.listing import Listing, day_number, ns_of
 from marketdata.exchange_sim.market import DAY_NS, Columns
@@ -30,7 +31,7 @@ _MINUTE_NS = 60_000_000_000
 
 
 def file(exchange: Exchange, path: str) -> Answer:
-    """The file at ``path`` (``data/spot/daily/...``): the zip, its checksum, or what S3 says of an absent key."""
+    """The zip or checksum at ``path`` (``data/spot/daily/...``), or what S3 answers for an absent key."""
     match = _FILE.fullmatch(path)
     if (
         match is None
@@ -112,32 +113,23 @@ def _trade_frame(rows: Columns, listing: Listing, unit: int) -> pl.DataFrame:
 
 
 def _kline_frame(exchange: Exchange, reader: Reader, start: int, unit: int) -> pl.DataFrame:
-    window = exchange.candles.window(reader.tape, _MINUTE_NS, start, start + DAY_NS, exchange.clock.now_ns())
-    candles, empty = window.candles, window.at < 0
-    tick, value = 10.0**reader.listing.tick, 10.0 ** (reader.listing.tick + reader.listing.lot)
-    lot = 10.0**reader.listing.lot
-
-    def column(name: str, scale: float) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
-        """Values of the interval's candle; of an empty interval the last close, or nothing."""
-        other = window.previous_close if name in {"open", "high", "low", "close"} else np.zeros(len(empty))
-        if not len(candles):
-            return np.asarray(other / scale)
-        return np.asarray(np.where(empty, other, getattr(candles, name)[window.at]) / scale)
-
+    now = exchange.clock.now_ns()
+    candles = exchange.candles.regular(reader.tape, Grid(_MINUTE_NS), start, start + DAY_NS, now_ns=now)
+    tick, lot = 10**reader.listing.tick, 10**reader.listing.lot
     return pl.DataFrame(
         {
-            "open_time": window.open_ns // unit,
-            "open": column("open", tick),
-            "high": column("high", tick),
-            "low": column("low", tick),
-            "close": column("close", tick),
-            "volume": column("lots", lot),
-            "close_time": (window.open_ns + _MINUTE_NS) // unit - 1,
-            "quote_volume": column("quote", value),
-            "count": column("count", 1.0).astype(np.int64),
-            "taker_buy_volume": column("buy_lots", lot),
-            "taker_buy_quote_volume": column("buy_quote", value),
-            "ignore": np.zeros(len(empty), dtype=np.int64),
+            "open_time": candles.open_ns // unit,
+            "open": candles.open / tick,
+            "high": candles.high / tick,
+            "low": candles.low / tick,
+            "close": candles.close / tick,
+            "volume": candles.lots / lot,
+            "close_time": (candles.open_ns + _MINUTE_NS) // unit - 1,
+            "quote_volume": candles.quote / (tick * lot),
+            "count": candles.count,
+            "taker_buy_volume": candles.buy_lots / lot,
+            "taker_buy_quote_volume": candles.buy_quote / (tick * lot),
+            "ignore": np.zeros(len(candles), dtype=np.int64),
         }
     )
 

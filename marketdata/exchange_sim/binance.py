@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from marketdata.exchange_sim.answer import Answer, Endpoint, Parameters, json_answer
-from marketdata.exchange_sim.candles import Window
+from marketdata.exchange_sim.candles import Candles, Grid
 from marketdata.exchange_sim.exchange import Exchange
 from marketdata.exchange_sim.listing import Listing
 from marketdata.exchange_sim.market import Columns, Ints
@@ -48,7 +48,7 @@ def _endpoint(result: Callable[[Exchange, Parameters], Any]) -> Endpoint:
     return answer
 
 
-def _ping(exchange: Exchange, parameters: Parameters) -> Any:
+def _ping(_exchange: Exchange, _: Parameters) -> Any:
     return {}
 
 
@@ -205,35 +205,41 @@ def _klines(exchange: Exchange, parameters: Parameters) -> Any:
         first = -(-(start * _MS - offset) // width) * width + offset
         end = min(end, first + limit * width)
     first = max(first, offset)
-    window = exchange.candles.window(reader.tape, width, first, end, now, offset)
-    return list(kline_rows(window, reader.listing, width, _unit(parameters)))
+    candles = exchange.candles.regular(reader.tape, Grid(width, offset), first, end, now_ns=now)
+    return kline_rows(candles, reader.listing, width, _unit(parameters))
 
 
-def kline_rows(window: Window, listing: Listing, width_ns: int, unit_ns: int = _MS) -> Iterable[list[Any]]:
-    """Candles as ``klines`` shows them; an interval without trades repeats the last close."""
+def kline_rows(candles: Candles, listing: Listing, width_ns: int, unit_ns: int = _MS) -> list[list[Any]]:
+    """Candles as ``klines`` shows them."""
     price = f"%.{listing.price_text}f"
     tick, lot = 10**listing.tick, 10**listing.lot
-    candles = window.candles
-    for opened, at, previous in zip(
-        window.open_ns.tolist(), window.at.tolist(), window.previous_close.tolist(), strict=True
-    ):
-        time, closed = opened // unit_ns, (opened + width_ns) // unit_ns - 1
-        if at < 0:
-            flat, none = price % (previous / tick), "0.00000000"
-            yield [time, flat, flat, flat, flat, none, closed, none, 0, none, none, "0"]
-            continue
-        ohlc = (candles.open[at], candles.high[at], candles.low[at], candles.close[at])
-        yield [
-            time,
-            *(price % (int(ticks) / tick) for ticks in ohlc),
-            f"{int(candles.lots[at]) / lot:.8f}",
-            closed,
-            f"{int(candles.quote[at]) / (tick * lot):.8f}",
-            int(candles.count[at]),
-            f"{int(candles.buy_lots[at]) / lot:.8f}",
-            f"{int(candles.buy_quote[at]) / (tick * lot):.8f}",
+    value = tick * lot
+    return [
+        [
+            opened // unit_ns,
+            *(price % (ticks / tick) for ticks in ohlc),
+            f"{lots / lot:.8f}",
+            (opened + width_ns) // unit_ns - 1,
+            f"{quote / value:.8f}",
+            count,
+            f"{buy_lots / lot:.8f}",
+            f"{buy_quote / value:.8f}",
             "0",
         ]
+        for opened, *ohlc, lots, quote, count, buy_lots, buy_quote in zip(
+            candles.open_ns.tolist(),
+            candles.open.tolist(),
+            candles.high.tolist(),
+            candles.low.tolist(),
+            candles.close.tolist(),
+            candles.lots.tolist(),
+            candles.quote.tolist(),
+            candles.count.tolist(),
+            candles.buy_lots.tolist(),
+            candles.buy_quote.tolist(),
+            strict=True,
+        )
+    ]
 
 
 def _limit(parameters: Parameters) -> int:

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from marketdata.exchange_sim.cache import SizedCache
-from marketdata.exchange_sim.market import DAY_NS, Columns, Floats, Ints
+from marketdata.exchange_sim.market import DAY_NS, Bools, Columns, Ints
 from marketdata.exchange_sim.tape import Tape
 
-_FIELDS = ("open", "high", "low", "close", "lots", "quote", "count", "buy_lots", "buy_quote")
+_PRICES = ("open", "high", "low", "close")
+_FIELDS = (*_PRICES, "lots", "quote", "count", "buy_lots", "buy_quote")
 
 
 @dataclass(frozen=True, slots=True)
 class Candles:
-    """Candles that have trades, as parallel arrays.
+    """Candles as parallel arrays.
 
-    ``open_ns`` is the opening time; open, high, low, close are ticks; lots and buy_lots amounts in lots;
+    ``open_ns`` is the opening time; open, high, low, close are ticks; lots and buy_lots are amounts;
     quote and buy_quote are sums of ticks times lots; count is of raw trades.
     """
 
@@ -37,14 +38,38 @@ class Candles:
         """Candles."""
         return len(self.open_ns)
 
+    def take(self, where: Bools) -> "Candles":
+        """The candles of a mask."""
+        return Candles(*(getattr(self, name)[where] for name in ("open_ns", *_FIELDS)))
 
-def of_rows(rows: Columns, width_ns: int, offset_ns: int = 0) -> Candles:
-    """Candles of ``width_ns`` on the grid that starts at ``offset_ns``; rows in exchange order."""
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Intervals of ``width_ns``, one of which opens ``offset_ns`` after the epoch."""
+
+    width_ns: int
+    offset_ns: int = 0
+
+    def number(self, time_ns: Ints) -> Ints:
+        """The number of the interval that holds each time."""
+        return np.asarray((time_ns - self.offset_ns) // self.width_ns)
+
+    def open_ns(self, number: Ints) -> Ints:
+        """When the intervals of these numbers open."""
+        return np.asarray(number * self.width_ns + self.offset_ns)
+
+
+def no_candles() -> Candles:
+    """No candle."""
+    return Candles(*(np.empty(0, np.int64) for _ in ("open_ns", *_FIELDS)))
+
+
+def of_rows(rows: Columns, grid: Grid) -> Candles:
+    """Candles of rows in exchange order."""
     if not len(rows):
-        none = np.empty(0, np.int64)
-        return Candles(none, *(none for _ in _FIELDS))
+        return no_candles()
     # The time that is shown decides, as it does for whoever rebuilds the candle from the trades.
-    bucket = (rows.shown * 100 - offset_ns) // width_ns
+    bucket = grid.number(rows.shown * 100)
     first = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
     last = np.append(first[1:], len(rows)) - 1
     value = rows.ticks * rows.lots
@@ -54,7 +79,7 @@ def of_rows(rows: Columns, width_ns: int, offset_ns: int = 0) -> Candles:
         return np.add.reduceat(values, first)
 
     return Candles(
-        open_ns=bucket[first] * width_ns + offset_ns,
+        open_ns=grid.open_ns(bucket[first]),
         open=rows.ticks[first],
         high=np.maximum.reduceat(rows.ticks, first),
         low=np.minimum.reduceat(rows.ticks, first),
@@ -67,14 +92,14 @@ def of_rows(rows: Columns, width_ns: int, offset_ns: int = 0) -> Candles:
     )
 
 
-def merged(parts: list[Candles], width_ns: int, offset_ns: int) -> Candles:
+def merged(parts: list[Candles], grid: Grid) -> Candles:
     """Wider candles of narrower ones, given in time order."""
     parts = [part for part in parts if len(part)]
     if not parts:
-        return of_rows(Columns(*(np.empty(0, np.int64) for _ in range(9))), width_ns)  # type: ignore[arg-type]
+        return no_candles()
     opened = np.concatenate([part.open_ns for part in parts])
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
-    bucket = (opened - offset_ns) // width_ns
+    bucket = grid.number(opened)
     first = np.flatnonzero(np.diff(bucket, prepend=bucket[0] - 1))
     last = np.append(first[1:], len(bucket)) - 1
     joined["open"], joined["close"] = joined["open"][first], joined["close"][last]
@@ -82,77 +107,55 @@ def merged(parts: list[Candles], width_ns: int, offset_ns: int) -> Candles:
     joined["low"] = np.minimum.reduceat(joined["low"], first)
     for name in _FIELDS[4:]:
         joined[name] = np.add.reduceat(joined[name], first)
-    return Candles(open_ns=bucket[first] * width_ns + offset_ns, **joined)
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A regular run of intervals, those without trades included: there OHLC repeat the last close."""
-
-    open_ns: Ints
-    candles: Candles
-    # Index into candles, -1 where the interval is empty; and the close that an empty one repeats, 0 if none.
-    at: Ints
-    previous_close: Ints
+    return Candles(open_ns=grid.open_ns(bucket[first]), **joined)
 
 
 class CandleRoom:
     """Candles of tapes; those of whole past days are kept."""
 
-    def __init__(self, limit_bytes: int = 32_000_000) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         """At most ``limit_bytes`` of candles stay in memory."""
         self._days: SizedCache[Candles] = SizedCache(limit_bytes, lambda candles: 80 * len(candles) + 1_000)
 
-    def between(
-        self, tape: Tape, width_ns: int, start_ns: int, stop_ns: int, now_ns: int, offset_ns: int = 0
-    ) -> Candles:
-        """Candles that open in ``[start_ns, stop_ns)``, on the grid, of rows up to now."""
-        end = min(stop_ns, now_ns + 1)
+    def between(self, tape: Tape, grid: Grid, start_ns: int, stop_ns: int, *, now_ns: int) -> Candles:
+        """Candles that open in ``[start_ns, stop_ns)``, of rows up to now; ``start_ns`` is on the grid."""
         parts = []
-        for day in range(start_ns // DAY_NS, -(-end // DAY_NS)):
-            whole = (day + 1) * DAY_NS <= now_ns
-            part_width = min(width_ns, DAY_NS)
-            if whole:
-                key = (tape.listing.market, day, part_width)
-                candles = self._days.get(key, lambda day=day: _of_day(tape, day, part_width))  # type: ignore[misc]
-            else:
-                candles = _of_day(tape, day, part_width, now_ns)
-            inside = (candles.open_ns >= start_ns) & (candles.open_ns < stop_ns)
-            parts.append(Candles(*(getattr(candles, name)[inside] for name in ("open_ns", *_FIELDS))))
-        return merged(parts, width_ns, offset_ns)
+        for day in range(start_ns // DAY_NS, -(-min(stop_ns, now_ns + 1) // DAY_NS)):
+            candles = self._of_day(tape, day, min(grid.width_ns, DAY_NS), now_ns)
+            parts.append(candles.take((candles.open_ns >= start_ns) & (candles.open_ns < stop_ns)))
+        return merged(parts, grid)
 
-    def window(
-        self, tape: Tape, width_ns: int, start_ns: int, stop_ns: int, now_ns: int, offset_ns: int = 0
-    ) -> Window:
-        """Every interval that opens in ``[start_ns, stop_ns)``; ``start_ns`` lies on the grid.
+    def regular(self, tape: Tape, grid: Grid, start_ns: int, stop_ns: int, *, now_ns: int) -> Candles:
+        """Every interval that opens in ``[start_ns, stop_ns)``; ``start_ns`` is on the grid.
 
-        Intervals before the market's first trade are left out.
+        One without trades has count 0, no volume, and repeats the last close; intervals before the
+        market's first trade are left out.
         """
-        candles = self.between(tape, width_ns, start_ns, stop_ns, now_ns, offset_ns)
-        opens = np.arange(start_ns, max(start_ns, stop_ns), width_ns, dtype=np.int64)
+        candles = self.between(tape, grid, start_ns, stop_ns, now_ns=now_ns)
+        opens = np.arange(start_ns, max(start_ns, stop_ns), grid.width_ns, dtype=np.int64)
         before = tape.after(start_ns - 1)
-        close_before = int(tape.rows(before - 1, before).ticks[0]) if before > 0 else 0
-        at = np.searchsorted(candles.open_ns, opens, side="right") - 1
-        found = np.zeros(len(opens), dtype=bool)
-        held = at >= 0
-        found[held] = candles.open_ns[at[held]] == opens[held]
-        previous = np.full(len(opens), close_before, dtype=np.int64)
-        previous[held] = candles.close[at[held]]
-        window = Window(opens, candles, np.where(found, at, -1), previous)
-        known = previous > 0
-        return Window(opens[known], candles, window.at[known], previous[known])
+        close_before = tape.rows(before - 1, before).ticks[-1] if before > 0 else 0
+        at = np.searchsorted(candles.open_ns, opens, side="right")
+        closes = np.concatenate([[close_before], candles.close])[at]
+        opens, at, closes = opens[closes > 0], at[closes > 0], closes[closes > 0]
+        held = np.concatenate([[-1], candles.open_ns])[at] == opens
+        columns = {
+            name: np.where(
+                held,
+                np.concatenate([[0], getattr(candles, name)])[at],
+                closes if name in _PRICES else 0,
+            )
+            for name in _FIELDS
+        }
+        return Candles(open_ns=opens, **columns)
 
-    def clear(self) -> None:
-        """Forget everything, after the rows have changed."""
-        self._days.clear()
+    def _of_day(self, tape: Tape, day: int, width_ns: int, now_ns: int) -> Candles:
+        start, stop = day * DAY_NS, (day + 1) * DAY_NS
 
+        def make() -> Candles:
+            rows = tape.rows(tape.after(start - 1), tape.after(min(stop - 1, now_ns)))
+            return of_rows(rows, Grid(width_ns))
 
-def _of_day(tape: Tape, day: int, width_ns: int, now_ns: int | None = None) -> Candles:
-    stop = (day + 1) * DAY_NS - 1
-    rows = tape.rows(tape.after(day * DAY_NS - 1), tape.after(stop if now_ns is None else min(stop, now_ns)))
-    return of_rows(rows, width_ns)
-
-
-def decimals(values: Ints, places: int) -> Floats:
-    """Integers on a grid as numbers."""
-    return np.asarray(values / 10.0**places)
+        if stop > now_ns:
+            return make()
+        return self._days.get((tape.listing.market, day, width_ns), make)

@@ -19,9 +19,11 @@ import orjson
 
 from marketdata.errors import UsageError
 from marketdata.exchange_sim.listing import Listing, asset
-from marketdata.exchange_sim.market import Columns
+from marketdata.exchange_sim.market import Columns, Ints
 from marketdata.exchange_sim.tape import FixedTape
 
+_KRAKEN_PAGE = "an answer of Kraken's Trades"
+_AGG_TRADES = "a list of Binance aggTrades"
 _QUOTES = ("USDT", "USDC", "USD", "EUR", "ETH", "BTC")
 _PAGE = re.compile(r"page(\d+)_since_(\d+)\.json(\.gz)?")
 
@@ -57,20 +59,39 @@ def kraken_tape(pages: Sequence[Any]) -> FixedTape:
     try:
         key = next(name for name in pages[0]["result"] if name != "last")
         rows = [row for page in pages for row in page["result"][key]]
-        ends = np.cumsum([len(page["result"][key]) for page in pages]) - 1
-        lasts = [int(page["result"]["last"]) for page in pages]
-        shown = np.array([_tenths_of_us(row[2]) for row in rows], dtype=np.int64)
-        time_ns = shown * 100
-        time_ns[ends] = lasts
-        time_ns = np.maximum.accumulate(time_ns)
+        sizes = [len(page["result"][key]) for page in pages]
+        shown = _whole([_tenths_of_us(row[2]) for row in rows])
+        time_ns = _clock(shown * 100, sizes, [int(page["result"]["last"]) for page in pages])
         ids = [row[6] if len(row) > 6 else n for n, row in enumerate(rows)]
         listing, ticks, lots = _grid("kraken", key, [row[0] for row in rows], [row[1] for row in rows])
-        columns = _columns(
-            ids, time_ns, shown, ticks, lots, [row[3] == "b" for row in rows], [row[4] == "l" for row in rows]
+        columns = Columns(
+            id=_whole(ids),
+            time_ns=time_ns,
+            shown=shown,
+            ticks=ticks,
+            lots=lots,
+            taker_buys=np.array([row[3] == "b" for row in rows]),
+            limit=np.array([row[4] == "l" for row in rows]),
+            fills=np.ones(len(rows), dtype=np.int64),
+            first_fill=_whole(ids),
         )
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise _not_a_capture("an answer of Kraken's Trades", error) from error
+        raise _not_a_capture(_KRAKEN_PAGE, error) from error
     return FixedTape(listing, columns, shows_ids=len(rows[0]) > 6)
+
+
+def _clock(shown_ns: Ints, sizes: Sequence[int], lasts: Sequence[int]) -> Ints:
+    """The clock of rows that show theirs rounded: ascending, and each page ends at its ``last``."""
+    pages = []
+    before, start = 0, 0
+    for size, last in zip(sizes, lasts, strict=True):
+        place = np.arange(size)
+        page = np.maximum(shown_ns[start : start + size], before + 1) - place
+        page = np.maximum.accumulate(page)
+        page[-1:] = last - place[-1:]
+        pages.append(np.minimum.accumulate(page[::-1])[::-1] + place)
+        before, start = last, start + size
+    return np.concatenate(pages)
 
 
 def binance_tape(rows: Sequence[Any]) -> FixedTape:
@@ -81,44 +102,28 @@ def binance_tape(rows: Sequence[Any]) -> FixedTape:
         listing, ticks, lots = _grid(
             "binance", symbol, [row["p"] for row in served], [row["q"] for row in served]
         )
-        time_ns = np.array([int(row["T"]) for row in served], dtype=np.int64) * 1_000_000
-        first = [int(row["f"]) for row in served]
-        fills = [int(row["l"]) - int(row["f"]) + 1 for row in served]
-        ids = [int(row["a"]) for row in served]
-        buys = [not row["m"] for row in served]
-        columns = _columns(ids, time_ns, time_ns // 100, ticks, lots, buys, buys, fills, first)
+        time_ns = _whole([row["T"] for row in served]) * 1_000_000
+        first_fill = _whole([row["f"] for row in served])
+        buys = np.array([not row["m"] for row in served])
+        columns = Columns(
+            id=_whole([row["a"] for row in served]),
+            time_ns=time_ns,
+            shown=time_ns // 100,
+            ticks=ticks,
+            lots=lots,
+            taker_buys=buys,
+            limit=buys,
+            fills=_whole([row["l"] for row in served]) - first_fill + 1,
+            first_fill=first_fill,
+        )
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise _not_a_capture("a list of Binance aggTrades", error) from error
+        raise _not_a_capture(_AGG_TRADES, error) from error
     return FixedTape(listing, columns)
-
-
-def _columns(
-    ids: Sequence[int],
-    time_ns: "np.ndarray[Any, np.dtype[np.int64]]",
-    shown: "np.ndarray[Any, np.dtype[np.int64]]",
-    ticks: Sequence[int],
-    lots: Sequence[int],
-    buys: Sequence[bool],
-    limit: Sequence[bool],
-    fills: Sequence[int] | None = None,
-    first_fill: Sequence[int] | None = None,
-) -> Columns:
-    return Columns(
-        id=np.array(ids, dtype=np.int64),
-        time_ns=time_ns,
-        shown=shown,
-        ticks=np.array(ticks, dtype=np.int64),
-        lots=np.array(lots, dtype=np.int64),
-        taker_buys=np.array(buys, dtype=bool),
-        limit=np.array(limit, dtype=bool),
-        fills=np.array(fills if fills is not None else [1] * len(ids), dtype=np.int64),
-        first_fill=np.array(first_fill if first_fill is not None else ids, dtype=np.int64),
-    )
 
 
 def _grid(
     exchange: str, name: str, prices: Sequence[str], amounts: Sequence[str]
-) -> tuple[Listing, list[int], list[int]]:
+) -> tuple[Listing, Ints, Ints]:
     """The listing of a captured market, and its prices and amounts in units of their last printed digit."""
     tick, lot = (max(_places(text) for text in texts) for texts in (prices, amounts))
     if "/" in name:
@@ -140,8 +145,12 @@ def _places(text: str) -> int:
     return len(text.partition(".")[2])
 
 
-def _scaled(texts: Iterable[str], places: int) -> list[int]:
-    return [int(Decimal(text).scaleb(places)) for text in texts]
+def _scaled(texts: Iterable[str], places: int) -> Ints:
+    return _whole([int(Decimal(text).scaleb(places)) for text in texts])
+
+
+def _whole(values: Sequence[int]) -> Ints:
+    return np.array(values, dtype=np.int64)
 
 
 def _tenths_of_us(number: float) -> int:

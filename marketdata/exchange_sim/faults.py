@@ -76,7 +76,7 @@ class Fault(BaseModel):
         return value
 
 
-def parse_faults(specs: Iterable[Mapping[str, Any]]) -> list[Fault]:
+def parse_faults(specs: Iterable[Any]) -> list[Fault]:
     """Read faults from JSON objects.
 
     Raises:

@@ -5,12 +5,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from marketdata.exchange_sim.answer import Answer, Endpoint, Parameters, json_answer
-from marketdata.exchange_sim.candles import Window
+from marketdata.exchange_sim.candles import Candles, Grid
 from marketdata.exchange_sim.exchange import Exchange
 from marketdata.exchange_sim.listing import Asset, Listing
 from marketdata.exchange_sim.market import Columns
 from marketdata.exchange_sim.tape import Reader
 
+_INVALID = "EGeneral:Invalid arguments"
+_UNKNOWN_PAIR = "EQuery:Unknown asset pair"
+_UNKNOWN_ASSET = "EQuery:Unknown asset"
 _PAGE = 1_000
 _CANDLES = 720
 _MINUTE_NS = 60_000_000_000
@@ -26,6 +29,8 @@ class _RefusedError(Exception):
 
 
 def _endpoint(result: Callable[[Exchange, Parameters], Any]) -> Endpoint:
+    """An endpoint of a function that returns the ``result`` of an answer."""
+
     def answer(exchange: Exchange, parameters: Parameters) -> Answer:
         try:
             return json_answer({"error": [], "result": result(exchange, parameters)})
@@ -35,7 +40,7 @@ def _endpoint(result: Callable[[Exchange, Parameters], Any]) -> Endpoint:
     return answer
 
 
-def _time(exchange: Exchange, parameters: Parameters) -> Any:
+def _time(exchange: Exchange, _: Parameters) -> Any:
     seconds = exchange.clock.now_ns() // 1_000_000_000
     return {
         "unixtime": seconds,
@@ -43,7 +48,7 @@ def _time(exchange: Exchange, parameters: Parameters) -> Any:
     }
 
 
-def _system_status(exchange: Exchange, parameters: Parameters) -> Any:
+def _system_status(exchange: Exchange, _: Parameters) -> Any:
     now = datetime.fromtimestamp(exchange.clock.now_ns() // 1_000_000_000, UTC)
     return {"status": "online", "timestamp": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
 
@@ -59,7 +64,7 @@ def _assets(exchange: Exchange, parameters: Parameters) -> Any:
         try:
             wanted = {asset.kraken_id: asset for asset in (by_name[name] for name in text.split(","))}
         except KeyError:
-            raise _RefusedError("EQuery:Unknown asset") from None
+            raise _RefusedError(_UNKNOWN_ASSET) from None
     return {
         key: {
             "aclass": "currency",
@@ -149,7 +154,7 @@ def _ohlc(exchange: Exchange, parameters: Parameters) -> Any:
     reader = _reader(exchange, parameters.get("pair"))
     interval = _whole(parameters.get("interval"), 1)
     if interval not in _INTERVALS:
-        raise _RefusedError("EGeneral:Invalid arguments")
+        raise _RefusedError(_INVALID)
     width = interval * _MINUTE_NS
     now = exchange.clock.now_ns()
     running = now // width * width
@@ -157,41 +162,37 @@ def _ohlc(exchange: Exchange, parameters: Parameters) -> Any:
     if (since := parameters.get("since")) is not None:
         # Candles that opened after `since`, and always the running one.
         start = max(start, min(running, since_ns(since) // width * width + width))
-    window = exchange.candles.window(reader.tape, width, start, running + width, now)
+    candles = exchange.candles.regular(reader.tape, Grid(width), start, running + width, now_ns=now)
     return {
-        reader.listing.id: candle_rows(window, reader.listing),
+        reader.listing.id: candle_rows(candles, reader.listing),
         "last": (running - width) // 1_000_000_000,
     }
 
 
-def candle_rows(window: Window, listing: Listing) -> list[list[Any]]:
-    """Candles as Kraken shows them; an interval without trades repeats the last close, with vwap 0."""
+def candle_rows(candles: Candles, listing: Listing) -> list[list[Any]]:
+    """Candles as Kraken shows them; one without trades has vwap 0."""
     price = f"%.{listing.tick}f"
     tick, lot = 10**listing.tick, 10**listing.lot
-    candles = window.candles
-    rows: list[list[Any]] = []
-    for opened, at, previous in zip(
-        (window.open_ns // 1_000_000_000).tolist(),
-        window.at.tolist(),
-        window.previous_close.tolist(),
-        strict=True,
-    ):
-        if at < 0:
-            flat = price % (previous / tick)
-            rows.append([opened, flat, flat, flat, flat, price % 0.0, "0.00000000", 0])
-            continue
-        lots = int(candles.lots[at])
-        ohlc = (candles.open[at], candles.high[at], candles.low[at], candles.close[at])
-        rows.append(
-            [
-                opened,
-                *(price % (int(ticks) / tick) for ticks in ohlc),
-                price % (int(candles.quote[at]) / lots / tick),
-                f"{lots / lot:.8f}",
-                int(candles.count[at]),
-            ]
+    return [
+        [
+            opened // 1_000_000_000,
+            *(price % (ticks / tick) for ticks in ohlc),
+            price % (quote / lots / tick if count else 0.0),
+            f"{lots / lot:.8f}",
+            count,
+        ]
+        for opened, *ohlc, lots, quote, count in zip(
+            candles.open_ns.tolist(),
+            candles.open.tolist(),
+            candles.high.tolist(),
+            candles.low.tolist(),
+            candles.close.tolist(),
+            candles.lots.tolist(),
+            candles.quote.tolist(),
+            candles.count.tolist(),
+            strict=True,
         )
-    return rows
+    ]
 
 
 def since_ns(text: str) -> int:
@@ -200,22 +201,22 @@ def since_ns(text: str) -> int:
         value = int(text) if text.lstrip("-").isdigit() else float(text)
         return round(value * 1_000_000_000) if value < _LARGEST_SECONDS else int(value)
     except (ValueError, OverflowError):
-        raise _RefusedError("EGeneral:Invalid arguments") from None
+        raise _RefusedError(_INVALID) from None
 
 
 def _whole(text: str | None, default: int) -> int:
     try:
         return default if text is None else int(text)
     except ValueError:
-        raise _RefusedError("EGeneral:Invalid arguments") from None
+        raise _RefusedError(_INVALID) from None
 
 
 def _reader(exchange: Exchange, name: str | None) -> Reader:
     if not name:
-        raise _RefusedError("EGeneral:Invalid arguments")
+        raise _RefusedError(_INVALID)
     reader = exchange.reader("kraken", name)
     if reader is None:
-        raise _RefusedError("EQuery:Unknown asset pair")
+        raise _RefusedError(_UNKNOWN_PAIR)
     return reader
 
 

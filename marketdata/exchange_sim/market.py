@@ -172,7 +172,8 @@ def _order_times(seed: int, listing: Listing, day: int, orders: int, rng: np.ran
         0.55 + 0.9 * np.exp(-(((hours - 15.0) / 4.5) ** 2)) + 0.25 * np.exp(-(((hours - 8.5) / 2.5) ** 2))
     )
     key = _key(seed, listing.market, "activity")
-    waves = sum(_noise(key, 60 * 4**k, (start // 1_000_000_000) + minute * 60.0, k) for k in range(5))
+    seconds = np.asarray(start / 1e9 + minute * 60.0, dtype=np.float64)
+    waves = np.sum([_noise(key, 60 * 4**octave, seconds, octave) for octave in range(5)], axis=0)
     activity = profile * np.exp(0.55 * waves)
     # Lulls: in a thin market some minutes pass without a trade.
     quiet_share = min(0.25, 250.0 / listing.rate)
@@ -192,8 +193,8 @@ def _order_times(seed: int, listing: Listing, day: int, orders: int, rng: np.ran
     if rng.random() < 0.5:
         time[-1] = DAY_NS - grid
     if listing.exchange == "binance":
-        return start + time // grid * grid
-    return start + showable(start // 1_000_000_000, time)
+        return np.asarray(start + time // grid * grid)
+    return np.asarray(start + showable(start // 1_000_000_000, time))
 
 
 def showable(start_s: int, offset_ns: Ints) -> Ints:
@@ -207,7 +208,7 @@ def showable(start_s: int, offset_ns: Ints) -> Ints:
     fraction = number - whole
     micros = np.rint(fraction * 1e6)
     text = np.where(whole + micros / 1e6 == number, micros * 10, np.rint(fraction * 1e7)).astype(np.int64)
-    return seconds * 1_000_000_000 + text * 100
+    return np.asarray(seconds * 1_000_000_000 + text * 100)
 
 
 def _sides(orders: int, rng: np.random.Generator) -> Bools:
@@ -225,7 +226,8 @@ def _prices(seed: int, listing: Listing, time_ns: Ints, buys: Bools, rng: np.ran
     path += 0.0003 * _noise(_key(seed, listing.market, "basis"), 3_600, seconds, 0)
     mid = np.exp(path) * 10.0**listing.tick
     half = mid * 0.00002 * (0.5 + rng.random(len(mid)))
-    return np.maximum(1, np.where(buys, np.ceil(mid + half), np.floor(mid - half))).astype(np.int64)
+    ticks = np.where(buys, np.ceil(mid + half), np.floor(mid - half))
+    return np.asarray(np.maximum(1, ticks).astype(np.int64))
 
 
 def _tick_share(ticks: int) -> float:
@@ -240,7 +242,8 @@ def _lots(listing: Listing, ticks: Ints, rng: np.random.Generator) -> Ints:
     value = listing.order_value / listing.quote.level * np.exp(1.4 * normal - 1.0)
     lots = np.maximum(1.0, np.rint(value * 10.0 ** (listing.tick + listing.lot) / ticks))
     unit = 10.0 ** np.floor(np.log10(lots))
-    return np.where(rng.random(count) < 1 / 6, np.rint(lots / unit) * unit, lots).astype(np.int64)
+    lots = np.where(rng.random(count) < 1 / 6, np.rint(lots / unit) * unit, lots)
+    return np.asarray(lots.astype(np.int64))
 
 
 def _wander(seed: int, asset: Asset, seconds: Floats) -> Floats:

@@ -4,7 +4,6 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -20,26 +19,25 @@ from marketdata.exchange_sim.faults import FaultBook, parse_faults
 _GRACE_S = 1  # requests still running after this are cut off
 
 
-@dataclass(frozen=True, slots=True)
-class Urls:
-    """Where the parts of a running exchange are."""
+class Urls(str):
+    """The base URL of a running exchange, ``http://HOST:PORT``, and those of its parts."""
 
-    url: str
+    __slots__ = ()
 
     @property
     def kraken(self) -> str:
         """For MARKETDATA_KRAKEN_URL."""
-        return f"{self.url}/kraken"
+        return f"{self}/kraken"
 
     @property
     def binance(self) -> str:
         """For MARKETDATA_BINANCE_URL."""
-        return f"{self.url}/binance"
+        return f"{self}/binance"
 
     @property
     def archive(self) -> str:
         """For MARKETDATA_BINANCE_ARCHIVE_URL."""
-        return f"{self.url}/archive"
+        return f"{self}/archive"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -88,9 +86,9 @@ class RunningExchange:
         )
 
     @property
-    def url(self) -> str:
+    def url(self) -> Urls:
         """``http://127.0.0.1:PORT``."""
-        return self._urls.url
+        return self._urls
 
     @property
     def kraken(self) -> str:
@@ -158,7 +156,7 @@ class RunningExchange:
 def write_port_file(path: Path, urls: Urls) -> None:
     """Write the port to ``path``, whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(urls.url.rpartition(":")[2] + "\n", encoding="ascii")
+    part.write_text(urls.rpartition(":")[2] + "\n", encoding="ascii")
     part.replace(path)
 
 
