@@ -16,12 +16,13 @@ from typing import Any
 import polars as pl
 
 from marketdata.errors import MalformedResponse, UnknownName, UsageError
-from marketdata.interval import INTERVALS, Interval, to_us
+from marketdata.interval import INTERVALS, Interval, from_us, to_us
 from marketdata.market import Market
 from marketdata.sources import rows as read
 from marketdata.sources.base import Page
 from marketdata.sources.client import Client
-from marketdata.trade import TRADE_SCHEMA, empty_rejects, empty_trades, validate
+from marketdata.sources.window import cut
+from marketdata.trade import empty_rejects, empty_trades, validate
 
 PAGE_ROWS = 1000
 # A probe takes several rows, so that one that cannot be read does not look like a quiet hour.
@@ -62,23 +63,17 @@ class BinanceTrades:
         at = self._first(symbol, start, end) if cursor is None else _parse(cursor)
         while at is not None:
             answer = self._from_id(symbol, at)
-            trades = answer.trades
-            following = trades.filter(pl.col("time") >= end)
-            previous = trades.filter(pl.col("time") < start)
-            inside = trades.filter(pl.col("time").is_between(start, end, closed="left"))
-            done = answer.count == 0 or len(following) > 0
-            newest = inside["time"].max()
-            if isinstance(newest, datetime):
-                reached = max(reached, newest)
+            page = cut(answer.trades, answer.rejects, to_us(start), to_us(end))
+            done = answer.count == 0 or page.ended
+            if page.newest is not None:
+                reached = max(reached, from_us(page.newest))
             yield Page(
-                trades=inside,
+                trades=page.inside,
                 next_cursor=None if done else str(answer.next_id),
                 reached=end if done else reached,
-                rejects=answer.rejects.filter(
-                    pl.col("time").is_null() | pl.col("time").is_between(start, end, closed="left")
-                ),
-                previous_id=_edge(previous["trade_id"].max()),
-                following_id=_edge(following["trade_id"].min()),
+                rejects=page.rejects,
+                previous_id=page.previous_id,
+                following_id=page.following_id,
             )
             if done:
                 return
@@ -149,7 +144,9 @@ class BinanceTrades:
         if not rows:
             return _Answer(empty_trades(), empty_rejects(), first, 0)
         valid = validate(_columns(rows), now=self._client.clock.now(), raw=rows, sides=True)
-        trades = valid.accepted.sort("trade_id")
+        trades = valid.accepted
+        if not trades["trade_id"].is_sorted():
+            trades = trades.sort("trade_id")
         lowest, highest = trades["trade_id"].min(), trades["trade_id"].max()
         if not isinstance(lowest, int) or not isinstance(highest, int):
             lowest = highest = _edge(valid.rejected["trade_id"].min())
@@ -157,10 +154,10 @@ class BinanceTrades:
             msg = f"Binance's page of {symbol} does not continue fromId={first}: it starts at {lowest}."
             raise MalformedResponse(msg)
         # A refused row's id counts where it is near those of the others: it may be what is wrong with it.
-        refused = valid.rejected["trade_id"]
-        refused = refused.filter(refused.is_between(lowest, highest + len(rows)))
-        next_id = max([highest, *refused.drop_nulls().to_list()]) + 1
-        return _Answer(trades, valid.rejected, next_id, len(rows))
+        refused = [
+            each for each in valid.rejected["trade_id"] if each is not None and each <= highest + len(rows)
+        ]
+        return _Answer(trades, valid.rejected, max([highest, *refused]) + 1, len(rows))
 
 
 class BinanceCandles:
@@ -246,8 +243,7 @@ def _columns(rows: list[Any]) -> pl.DataFrame:
             "amount": read.floats("amount", values["q"]),
             "side": read.sides("side", values["m"], _SIDES),
             "fills": fills,
-        },
-        schema=TRADE_SCHEMA,
+        }
     )
 
 

@@ -25,6 +25,7 @@ from marketdata.market import Market
 from marketdata.sources import rows as read
 from marketdata.sources.base import Page
 from marketdata.sources.client import Client
+from marketdata.sources.window import cut
 from marketdata.trade import empty_rejects, empty_trades, validate
 
 PAGE_ROWS = 1000
@@ -90,23 +91,20 @@ class KrakenTrades:
         while True:
             answer = self._after(pair, at)
             trades, rejects = _unseen(answer, at, seen_rejects)
-            following = trades.filter(pl.col("time") >= end)
-            previous = trades.filter(pl.col("time") < start)
+            page = cut(trades, rejects, first, stop)
             at = _Cursor(max(at.ns, answer.last), _last_id(answer, at))
-            done = answer.count == 0 or len(following) > 0 or answer.last >= (stop + _ROUNDING_US) * 1000
+            done = answer.count == 0 or page.ended or answer.last >= (stop + _ROUNDING_US) * 1000
             yield Page(
-                trades=trades.filter(pl.col("time").is_between(start, end, closed="left")),
+                trades=page.inside,
                 next_cursor=None if done else str(at),
                 reached=end if done else from_us(min(max(at.ns // 1000, first), stop)),
-                rejects=rejects.filter(
-                    pl.col("time").is_null() | pl.col("time").is_between(start, end, closed="left")
-                ),
-                previous_id=_id_of(previous.sort("time", "trade_id").tail(1)),
-                following_id=_id_of(following.sort("time", "trade_id").head(1)),
+                rejects=page.rejects,
+                previous_id=page.previous_id,
+                following_id=page.following_id,
             )
             if done:
                 return
-            seen_rejects = set(answer.rejects["raw"])
+            seen_rejects = set(answer.rejects["raw"]) if len(answer.rejects) else set()
 
     def refetch(
         self, market: Market, first_id: int, last_id: int, around: tuple[datetime, datetime]
@@ -128,7 +126,7 @@ class KrakenTrades:
     def _after(self, pair: str, at: _Cursor) -> _Answer:
         """The next answer after a cursor; ``count`` is 0 only when Kraken has no further row."""
         answer = self._ask(pair, at.ns if at.last_id is None else at.ns - 1)
-        if answer.count and (answer.last > at.ns or _is_new(answer, at).any()):
+        if answer.count and (answer.last > at.ns or _has_new(answer, at)):
             return answer
         # Nothing new is the end when it is said twice; or it is more than a page of rows of one instant.
         return self._ask(pair, at.ns)
@@ -148,7 +146,7 @@ class KrakenTrades:
         columns, ids = _columns(rows)
         valid = validate(columns, now=self._client.clock.now(), raw=rows, ids=ids, sides=True)
         trades, cursor = valid.accepted, int(last)
-        times = trades["time"].to_physical()
+        times = trades["time"].cast(pl.Int64)
         oldest, newest = times.min(), times.max()
         if (
             cursor <= since
@@ -221,33 +219,37 @@ def _columns(rows: list[Any]) -> tuple[pl.DataFrame, bool]:
             [*row, *[None] * (wanted - len(row))] if isinstance(row, list) else [None] * wanted
             for row in rows
         ]
+    prices, amounts, times, sides, *_ = zip(*rows, strict=False)
+    trade_ids = [row[6] for row in rows] if ids else [None] * len(rows)
     columns = {
-        "trade_id": read.integers("trade_id", [row[6] for row in rows])
-        if ids
-        else pl.Series("trade_id", [None] * len(rows), dtype=pl.Int64),
-        "time": read.times_from_seconds("time", [row[2] for row in rows]),
-        "price": read.floats("price", [row[0] for row in rows]),
-        "amount": read.floats("amount", [row[1] for row in rows]),
-        "side": read.sides("side", [row[3] for row in rows], _SIDES),
+        "trade_id": read.integers("trade_id", trade_ids),
+        "time": read.times_from_seconds("time", times),
+        "price": read.floats("price", prices),
+        "amount": read.floats("amount", amounts),
+        "side": read.sides("side", sides, _SIDES),
+        "fills": read.ones("fills", len(rows)),
     }
-    return pl.DataFrame(columns).with_columns(fills=pl.lit(1, dtype=pl.Int32)), ids
+    return pl.DataFrame(columns), ids
 
 
-def _is_new(answer: _Answer, at: _Cursor) -> pl.Series:
-    """Which accepted rows are not the ones already seen at the cursor."""
-    if at.last_id is None:
-        return pl.repeat(value=True, n=len(answer.trades), eager=True)
-    return (answer.trades["trade_id"] > at.last_id).fill_null(value=True)
+def _has_new(answer: _Answer, at: _Cursor) -> bool:
+    """Whether an answer has a trade that was not yet seen at the cursor."""
+    newest = answer.trades["trade_id"].max()
+    return at.last_id is None or not isinstance(newest, int) or newest > at.last_id
 
 
 def _unseen(answer: _Answer, at: _Cursor, seen_rejects: set[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Trades and rejects of an answer without those that the page before has shown."""
     trades, rejects = answer.trades, answer.rejects
-    if at.last_id is not None:
-        trades = trades.filter(_is_new(answer, at))
-        if len(rejects):
-            fresh = pl.col("trade_id").is_null() | (pl.col("trade_id") > at.last_id)
-            rejects = rejects.filter(fresh & ~pl.col("raw").is_in(list(seen_rejects)))
+    if at.last_id is None:
+        return trades, rejects
+    if not trades["trade_id"].null_count():
+        seen = trades["trade_id"].to_numpy() <= at.last_id
+        count = int(seen.sum())
+        trades = trades.slice(count) if seen[:count].all() else trades.filter(pl.Series(~seen))
+    if len(rejects):
+        fresh = pl.col("trade_id").is_null() | (pl.col("trade_id") > at.last_id)
+        rejects = rejects.filter(fresh & ~pl.col("raw").is_in(list(seen_rejects)))
     return trades, rejects
 
 
@@ -258,12 +260,10 @@ def _last_id(answer: _Answer, at: _Cursor) -> int | None:
         return at.last_id
     if at.last_id is not None:
         newest = max(newest, at.last_id)
+    if answer.rejects.is_empty():
+        return newest
     refused = answer.rejects["trade_id"].filter(answer.rejects["trade_id"] <= newest + answer.count).max()
     return max(newest, refused) if isinstance(refused, int) else newest
-
-
-def _id_of(row: pl.DataFrame) -> int | None:
-    return None if row.is_empty() else row["trade_id"].item()
 
 
 def _read_candles(body: Any, pair: str) -> pl.DataFrame:

@@ -44,27 +44,29 @@ def times_from_seconds(name: str, values: Sequence[Any]) -> pl.Series:
     before a minute belongs to the minute before, as in the exchange's own candles.
     """
     try:
-        column = pl.Series(name, values, dtype=pl.Float64)
-    except TypeError:
-        column = pl.Series(name, [_float(value) for value in values], dtype=pl.Float64)
-    usable = column.is_between(0, _LAST_US // 1_000_000).fill_null(value=False)
-    seconds = column.set(~usable, None).fill_null(0.0).to_numpy()
+        seconds = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        seconds = np.array([_float(value) for value in values], dtype=np.float64)
+    usable = (seconds >= 0) & (seconds <= _LAST_US // 1_000_000)
+    seconds = np.where(usable, seconds, 0.0)
     whole = np.floor(seconds)
     rest = seconds - whole
     micros = np.rint(rest * 1e6)
     exact = whole + micros / 1e6 == seconds
     micros = np.where(exact, micros, np.rint(rest * 1e7) // 10)
-    us = whole.astype(np.int64) * 1_000_000 + micros.astype(np.int64)
-    return pl.Series(name, us).set(~usable, None).cast(TIME)
+    us = pl.Series(name, whole.astype(np.int64) * 1_000_000 + micros.astype(np.int64))
+    return (us if usable.all() else us.set(pl.Series(~usable), None)).cast(TIME)
 
 
 def times_from_ticks(name: str, values: Sequence[Any]) -> pl.Series:
     """Times from milliseconds or microseconds since the epoch; the size of each tells which."""
     ticks = integers(name, values)
-    us = pl.select(
-        pl.when(ticks.is_between(0, _MICROSECONDS_FROM, closed="left")).then(ticks * 1000).otherwise(ticks)
-    ).to_series()
-    return _times(us.alias(name))
+    known = ticks.to_numpy() if not ticks.null_count() else ticks.fill_null(-1).to_numpy()
+    in_ms = (known >= 0) & (known < _MICROSECONDS_FROM)
+    us = np.where(in_ms, known * 1000, known)
+    usable = (us >= 0) & (us <= _LAST_US)
+    column = pl.Series(name, us)
+    return (column if usable.all() else column.set(pl.Series(~usable), None)).cast(TIME)
 
 
 def sides(name: str, values: Sequence[Any], words: dict[Any, str]) -> pl.Series:
@@ -76,6 +78,11 @@ def sides(name: str, values: Sequence[Any], words: dict[Any, str]) -> pl.Series:
         return pl.Series(name, known, dtype=SIDE)
 
 
+def ones(name: str, count: int) -> pl.Series:
+    """One raw execution a row, for sources that serve each on its own."""
+    return pl.Series(name, np.ones(count, dtype=np.int32))
+
+
 def exchange_candles(columns: pl.DataFrame) -> pl.DataFrame:
     """Bring candles into EXCHANGE_CANDLE_SCHEMA, sorted; what the exchange does not say is null."""
     absent = [
@@ -84,12 +91,6 @@ def exchange_candles(columns: pl.DataFrame) -> pl.DataFrame:
         if name not in columns.columns
     ]
     return columns.with_columns(absent).select(EXCHANGE_CANDLE_SCHEMA.names()).sort("open_time")
-
-
-def _times(us: pl.Series) -> pl.Series:
-    if us.null_count() or not us.is_between(0, _LAST_US).all():
-        us = us.set(~us.is_between(0, _LAST_US).fill_null(value=False), None)
-    return us.cast(TIME)
 
 
 def _float(value: Any) -> float | None:

@@ -160,8 +160,9 @@ class UnifiedTrades:
                 "price": read.floats("price", [row.get("price") for row in rows]),
                 "amount": read.floats("amount", [row.get("amount") for row in rows]),
                 "side": read.sides("side", [row.get("side") for row in rows], _SIDES),
+                "fills": read.ones("fills", len(rows)),
             }
-        ).with_columns(fills=pl.lit(1, dtype=pl.Int32))
+        )
         raw = [row.get("info", row) for row in rows]
         valid = validate(columns, now=self._client.clock.now(), raw=raw, ids=bool(has_ids))
         trades = valid.accepted.sort("time", maintain_order=True)
