@@ -89,13 +89,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, *, patience_s: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def lock(path: Path, *, patience_s: float, waiting: Callable[[], bool] | None = None) -> Iterator[None]:
     """Hold a lock file between processes and threads; the system lets go of it when its holder dies.
 
     Args:
         path: the lock file; its folder is made. The holder's process id is written in it.
-        patience_s: how long to wait for another holder.
-        waiting: called while waiting.
+        patience_s: how long to wait for another holder that does not come on.
+        waiting: called while waiting; says whether the holder has come on.
 
     Raises:
         TransientError: another process held it all the time; names that process.
@@ -119,8 +119,8 @@ def lock(path: Path, *, patience_s: float, waiting: Callable[[], None] | None = 
         if time.monotonic() >= deadline:
             msg = f"{str(path.parent)!r} has been in use by process {holder or '?'} for {patience_s:.0f} s."
             raise TransientError(msg, hint="Wait until it is done, or stop it.")
-        if waiting is not None:
-            waiting()
+        if waiting is not None and waiting():
+            deadline = time.monotonic() + patience_s
         time.sleep(_LOCK_POLL_S)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date, datetime, timedelta
 
 import orjson
@@ -198,6 +198,9 @@ class Lake:
     ) -> Iterator[None]:
         """Be the only one on this machine that changes this day; not taken twice by one thread.
 
+        Waits while another holder's fetch comes on, and ``patience_s`` when it does not. ``waiting`` is
+        called meanwhile, several times a second.
+
         On S3 there is no lock: the last whole file wins, and a stage that two writers have mixed is
         noticed by its cursors and fetched again from there.
 
@@ -208,16 +211,23 @@ class Lake:
             yield
             return
         folder = paths.staging_folder(market, day)
-        with self.storage.errors(folder, "written"):
+        staged_files: list[str] = []
+
+        def comes_on() -> bool:
+            nonlocal staged_files
+            if waiting is not None:
+                waiting()
+            before, staged_files = staged_files, self.storage.files(folder)
+            return before != staged_files
+
+        with ExitStack() as stack:
             held = files.lock(
-                self.storage.local(f"{folder}/{paths.LOCK}"), patience_s=patience_s, waiting=waiting
+                self.storage.local(f"{folder}/{paths.LOCK}"), patience_s=patience_s, waiting=comes_on
             )
-            held.__enter__()
-        try:
+            with self.storage.errors(folder, "written"):
+                stack.enter_context(held)
             files.remove_left_overs(self.storage.local(Part("trades", market, day).folder))
             yield
-        finally:
-            held.__exit__(None, None, None)
 
     # -- read ---------------------------------------------------------------------------------------
 

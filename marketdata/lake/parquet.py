@@ -67,15 +67,11 @@ def read(
     with storage.errors(key):
         try:
             with storage.fs.open_input_file(storage.full(key)) as file:
-                frame = _read(file, schema, time, within)
-        except (pa.ArrowInvalid, pa.ArrowKeyError, pa.ArrowNotImplementedError, OSError) as error:
-            if isinstance(error, FileNotFoundError) or not _is_damage(error):
+                return _read(file, schema, time, within).select(schema.names()).cast(schema)
+        except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+            if not _is_damage(error):
                 raise
             raise corrupt(storage, key, str(error)) from error
-    try:
-        return frame.select(schema.names()).cast(schema)
-    except pl.exceptions.PolarsError as error:
-        raise corrupt(storage, key, str(error)) from error
 
 
 def _read(file: Any, schema: pl.Schema, time: str, within: tuple[datetime, datetime] | None) -> pl.DataFrame:

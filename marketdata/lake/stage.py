@@ -94,6 +94,11 @@ class Stage:
         return self._state.cursor
 
     @property
+    def last_cursor(self) -> str | None:
+        """Where the newest page that has a cursor of its own started or ended."""
+        return self._state.before if self._state.cursor is None else self._state.cursor
+
+    @property
     def finished(self) -> bool:
         """Whether the source has said that there is no further page."""
         return self._state.pages > 0 and self._state.cursor is None

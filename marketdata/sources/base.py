@@ -79,10 +79,11 @@ class TradeSource(Protocol):
 
 @runtime_checkable
 class CandleSource(Protocol):
-    """A source of the exchange's own candles."""
+    """A source of the exchange's own candles. ``intervals`` are those it serves, on our grid."""
 
     name: str
     exchange: str
+    intervals: tuple[Interval, ...]
 
     def candles(self, market: Market, interval: Interval, start: datetime, end: datetime) -> pl.DataFrame:
         """Final candles with ``open_time`` in ``[start, end)`` as served, EXCHANGE_CANDLE_SCHEMA.
