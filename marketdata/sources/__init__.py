@@ -53,7 +53,7 @@ def trade_source(market: Market, day: date, settings: Settings, now: datetime) -
     """
     client = _client(market.exchange, settings)
     if market.exchange == "binance" and day_window(day)[1] <= now:
-        archive = BinanceArchive(settings)
+        archive = BinanceArchive(settings, rest=BinanceTrades(client))
         if archive.has_day(market, day):
             return archive
     trades, _ = _OWN.get(market.exchange, (UnifiedTrades, UnifiedCandles))
