@@ -48,6 +48,9 @@ class BinanceArchive:
     name = "binance archive"
     exchange = "binance"
     sequential_ids = True
+    intervals = tuple(
+        Interval.parse(name) for name in ("1s", "1m", "5m", "15m", "30m", "1h", "4h", "12h", "1d")
+    )
 
     def __init__(
         self, settings: Settings, rest: TradeSource | None = None, clock: Clock | None = None
