@@ -1,34 +1,57 @@
 """Every setting, in one place. Each is an environment variable ``MARKETDATA_<NAME>`` (or a line in ``.env``).
 
-``.env.example`` and ``docs/settings.md`` list the same names; a test holds the three together.
+The ``.env`` of the current folder is read; the environment goes before it. ``.env.example`` and
+``docs/settings.md`` list the same names; a test holds the three together.
 """
 
+import re
 import tomllib
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from marketdata.errors import UnknownName, UsageError
 from marketdata.market import Market
+
+PREFIX = "MARKETDATA_"
+ENV_FILE = ".env"
+_KEYS = ("exchange", "symbol", "since")
+_POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg2")
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """A market that is collected, and the first UTC day that is wanted of it."""
+
+    market: Market
+    since: date
 
 
 class Settings(BaseSettings):
     """The settings of one process. Read once at the edge and passed on."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MARKETDATA_",
-        env_file=".env",
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
         env_file_encoding="utf-8",
         extra="ignore",
         env_ignore_empty=True,
     )
 
     home: Annotated[
-        Path, Field(description="Folder for everything kept on this machine: lake, Dagster instance, logs.")
+        Path,
+        Field(
+            validate_default=True,
+            description="Folder for everything kept on this machine: lake, Dagster instance, logs. "
+            "A relative one is in the current folder.",
+        ),
     ] = Path(".marketdata")
     lake: Annotated[
         str | None,
@@ -72,6 +95,36 @@ class Settings(BaseSettings):
         Field(description="PostgreSQL URL of the Dagster instance. Default: SQLite in HOME."),
     ] = None
 
+    @field_validator("home", "markets")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        """Fix the folder now: a later change of the current folder does not move the data."""
+        return None if path is None else _expanded(path)
+
+    @field_validator("kraken_url", "binance_url", "binance_archive_url", "s3_endpoint_url")
+    @classmethod
+    def _http(cls, url: str | None) -> str | None:
+        if url is not None and (not url.startswith(("http://", "https://")) or not urlsplit(url).hostname):
+            msg = "it is no http:// or https:// URL"
+            raise ValueError(msg)
+        return None if url is None else url.rstrip("/")
+
+    @field_validator("dagster_database_url")
+    @classmethod
+    def _postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse what is no PostgreSQL URL. The value holds a password: no message repeats any of it."""
+        if url is None:
+            return None
+        msg = "it is no URL of the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        try:
+            parts = urlsplit(url.get_secret_value())
+            usable = parts.scheme in _POSTGRESQL and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise ValueError(msg) from None
+        if not usable or len(parts.path) < 2:
+            raise ValueError(msg)
+        return url
+
     @classmethod
     def load(cls, **overrides: Any) -> "Settings":
         """Read the environment.
@@ -82,64 +135,90 @@ class Settings(BaseSettings):
         try:
             return cls(**overrides)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            name = "MARKETDATA_" + "_".join(str(part) for part in first["loc"]).upper()
-            msg = f"{name} is not usable: {first['msg'].lower()}."
-            raise UsageError(msg, hint="See .env.example.") from None
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0]) if first["loc"] else ""
+            reason = first["msg"].removeprefix("Value error, ")
+            secret = (
+                "SecretStr" in str(cls.model_fields[name].annotation) if name in cls.model_fields else True
+            )
+            value = "is not usable" if secret else f"= {first['input']!r} is not usable"
+            msg = f"{PREFIX}{name.upper()} {value}: {reason[:1].lower()}{reason[1:]}."
+            raise UsageError(msg, hint="See marketdata settings and docs/settings.md.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"The file {ENV_FILE!r} in the current folder cannot be read: {error}."
+            raise UsageError(msg, hint="Correct or remove it.") from error
 
     @property
     def lake_url(self) -> str:
-        """Where the lake lies."""
-        return self.lake if self.lake is not None else str(self.home / "lake")
+        """Where the lake lies: an absolute path or an URL."""
+        if self.lake is None:
+            return str(self.home / "lake")
+        return self.lake if "://" in self.lake else str(_expanded(Path(self.lake)))
 
     @cached_property
-    def tracked(self) -> "tuple[Tracked, ...]":
+    def tracked(self) -> tuple[Tracked, ...]:
         """The markets of the market file."""
         return read_market_file(self.markets or Path(__file__).with_name("markets.toml"))
 
 
-class Tracked:
-    """A market that is collected, and since when."""
-
-    __slots__ = ("market", "since")
-
-    def __init__(self, market: Market, since: date) -> None:
-        """A market and the first UTC day that is wanted of it."""
-        self.market, self.since = market, since
+def read_env_file() -> dict[str, str]:
+    """What the ``.env`` of the current folder sets."""
+    return {name: value for name, value in dotenv_values(ENV_FILE).items() if value is not None}
 
 
 def read_market_file(path: Path) -> tuple[Tracked, ...]:
     """Read the market file.
 
     Raises:
-        UsageError: it is absent, not TOML, has unknown keys or names a market twice.
+        UsageError: it is absent, not TOML, or an entry is wrong; says which one, and its line.
     """
     try:
-        body = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        body = tomllib.loads(text)
     except OSError as error:
         msg = f"The market file {str(path)!r} cannot be read: {error.strerror}."
         raise UsageError(msg, hint="Set MARKETDATA_MARKETS to a TOML file of markets.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         msg = f"The market file {str(path)!r} is not TOML: {error}."
-        raise UsageError(msg) from error
-    tracked: dict[Market, Tracked] = {}
+        raise UsageError(msg, hint="Its entries look as in the markets.toml that comes along.") from error
     for key in body:
         if key != "market":
-            raise UnknownName(key, kind="table in the market file", known=["market"])
-    for entry in body.get("market", []):
-        for key in entry:
-            if key not in {"exchange", "symbol", "since"}:
-                raise UnknownName(key, kind="key in the market file", known=["exchange", "symbol", "since"])
-        market = Market(str(entry.get("exchange", "")), str(entry.get("symbol", "")))
-        since = entry.get("since")
-        if type(since) is not date:
-            msg = f"{market} in {str(path)!r} has since = {since!r}, which is not a date."
-            raise UsageError(msg, hint="Write it without quotes: since = 2024-01-01")
-        if market in tracked:
-            msg = f"{market} stands twice in {str(path)!r}."
-            raise UsageError(msg)
-        tracked[market] = Tracked(market, since)
-    if not tracked:
+            raise UnknownName(key, kind=f"table in {str(path)!r}", known=["market"])
+    entries = body.get("market", [])
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         msg = f"The market file {str(path)!r} names no market."
         raise UsageError(msg, hint="Add a [[market]] table with exchange, symbol and since.")
+    lines = [n for n, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[\s*market\s*\]\]", line)]
+    tracked: dict[Market, Tracked] = {}
+    for number, entry in enumerate(entries):
+        line = f", line {lines[number]}" if len(lines) == len(entries) else ""
+        found = _tracked(entry, f"market {number + 1} of {str(path)!r}{line}")
+        if found.market in tracked:
+            msg = f"{found.market} stands twice: it is also market {number + 1} of {str(path)!r}{line}."
+            raise UsageError(msg, hint="Remove one of them.")
+        tracked[found.market] = found
     return tuple(tracked.values())
+
+
+def _tracked(entry: dict[str, Any], where: str) -> Tracked:
+    for key in entry:
+        if key not in _KEYS:
+            raise UnknownName(key, kind=f"key in {where}:", known=_KEYS)
+    for key in _KEYS:
+        if key not in entry:
+            msg = f"There is no {key} in {where}."
+            raise UsageError(msg, hint="Each [[market]] has exchange, symbol and since.")
+    try:
+        market = Market(str(entry["exchange"]), str(entry["symbol"]))
+    except UsageError as error:
+        msg = f"In {where}: {error.message}"
+        raise UsageError(msg, hint=error.hint) from error
+    since = entry["since"]
+    if type(since) is not date:
+        msg = f"In {where}: since = {since!r} of {market} is not a date."
+        raise UsageError(msg, hint="Write it without quotes: since = 2024-01-01")
+    return Tracked(market, since)
+
+
+def _expanded(path: Path) -> Path:
+    return path.expanduser().absolute()

@@ -1,0 +1,1 @@
+"""The ``marketdata`` command: what is typed (:mod:`marketdata.cli.main`) and one module a command."""

@@ -1,0 +1,55 @@
+"""``marketdata settings``: every setting, its value and where it comes from."""
+
+import os
+from collections.abc import Iterator
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import SecretStr
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from marketdata.settings import PREFIX, Settings, read_env_file
+
+
+def run_settings() -> int:
+    """Print the table."""
+    settings = Settings.load()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("variable", "value", "from"):
+        table.add_column(name, overflow="fold", no_wrap=name != "value")
+    for row in rows(settings):
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+    return 0
+
+
+def rows(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Variable, value with secrets masked, and its origin: environment, .env or default."""
+    in_file = read_env_file()
+    for name in Settings.model_fields:
+        variable = f"{PREFIX}{name.upper()}"
+        value = getattr(settings, name)
+        if os.environ.get(variable):
+            origin = "environment"
+        elif in_file.get(variable):
+            origin = ".env"
+        else:
+            origin = "default"
+        yield variable, _shown(name, value, settings), origin
+
+
+def _shown(name: str, value: object, settings: Settings) -> str:
+    if isinstance(value, SecretStr):
+        return "********"
+    if value is None:
+        return settings.lake_url if name == "lake" else "-"
+    return without_password(str(value))
+
+
+def without_password(url: str) -> str:
+    """Mask what stands before the @ of a URL."""
+    parts = urlsplit(url) if "://" in url else None
+    if parts is None or "@" not in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc="********@" + parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,321 @@
+"""What is typed: commands, options and their help. The work is in one module a command.
+
+Those modules bring polars, pyarrow and ccxt along; each is imported when its command runs, so that help
+and typing errors answer at once.
+"""
+# ruff: noqa: PLC0415
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import Exit
+
+from marketdata import __version__
+from marketdata.cli import failures
+from marketdata.cli.times import Asked
+
+_DOCS = "All settings are environment variables: [b]marketdata settings[/b] lists them."
+
+app = typer.Typer(
+    name="marketdata",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog=_DOCS,
+)
+
+Start = Annotated[
+    str | None, typer.Option("--start", metavar="TIME", help="First instant wanted (UTC): 2025-06-01.")
+]
+End = Annotated[
+    str | None, typer.Option("--end", metavar="TIME", help="End of the range, not part of it: 2025-06-08.")
+]
+Last = Annotated[
+    str | None,
+    typer.Option("--last", metavar="LENGTH", help="Instead of --start: 90m, 24h, 7d, 2w up to the end."),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="table|csv|json|parquet",
+        help="Default: by the ending of --output; table on a terminal, csv in a pipe. json: an object a line.",
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file, in one step.")
+]
+OneMarket = Annotated[
+    str, typer.Argument(metavar="MARKET", help="Exchange and symbol: kraken:BTC/USD.", show_default=False)
+]
+Rows = Annotated[int, typer.Option("--rows", min=2, help="Rows a table shows, first and last.")]
+
+
+@app.callback(invoke_without_command=True)
+def marketdata(
+    context: typer.Context,
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[  # noqa: ARG001 - taken out of the arguments by main(), so that it may stand anywhere
+        bool, typer.Option("--debug", help="Print a stack trace when something fails.")
+    ] = False,
+) -> None:
+    """Every public trade of the crypto markets you track, proved complete, as candles.
+
+    A market is written exchange:BASE/QUOTE, as in kraken:BTC/USD. Times are UTC; a range includes its
+    start and not its end.
+    """
+    if version:
+        typer.echo(f"marketdata {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command(
+    epilog="[b]Examples[/b]\n\nmarketdata backfill --last 7d\n\n"
+    "marketdata backfill kraken:BTC/USD binance:BTC/USDT --start 2025-06-01 --end 2025-06-08"
+)
+def backfill(
+    markets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MARKET]...", help="Default: all markets of the market file.", show_default=False
+        ),
+    ] = None,
+    *,
+    start: Start = None,
+    end: End = None,
+    last: Last = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch complete days again too.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=1, max=64, help="Days fetched side by side. Default: MARKETDATA_WORKERS."
+        ),
+    ] = None,
+) -> int:
+    """Fetch days of trades, prove them complete and fold them into candles.
+
+    Whole UTC days that are over. Days that are complete are left alone. It can be stopped at any time:
+    the same command goes on at the page where it stopped. Exits 1 when a day failed or has gaps.
+    """
+    from marketdata.cli.backfill import run_backfill
+
+    return run_backfill(markets or [], Asked(start, end, last), refresh=refresh, workers=workers)
+
+
+@app.command(
+    epilog="[b]Examples[/b]\n\nmarketdata candles kraken:BTC/USD --interval 1h --last 2d\n\n"
+    "marketdata candles kraken:BTC/USD -i 1d --start 2025-06-01 --end 2025-07-01 -o june.parquet"
+)
+def candles(
+    market: OneMarket,
+    *,
+    interval: Annotated[
+        str, typer.Option("--interval", "-i", help="1s 10s 1m 5m 15m 30m 1h 4h 12h 1d 1w")
+    ] = "1m",
+    start: Start = None,
+    end: End = None,
+    last: Last = None,
+    fill: Annotated[
+        str | None,
+        typer.Option(
+            "--fill", metavar="previous", help="Add rows for intervals without trades, marked filled."
+        ),
+    ] = None,
+    format: Format = None,  # noqa: A002
+    output: Output = None,
+    rows: Rows = 20,
+    chart: Annotated[bool, typer.Option("--chart", help="Draw them in the terminal instead.")] = False,
+) -> int:
+    """Print candles of the lake.
+
+    An interval without trades has no candle. Days that the lake lacks are named on stderr.
+    """
+    from marketdata.cli.read import run_candles
+
+    return run_candles(
+        market,
+        interval,
+        Asked(start, end, last),
+        fill=fill,
+        format=format,
+        output=output,
+        rows=rows,
+        chart=chart,
+    )
+
+
+@app.command(
+    epilog="[b]Examples[/b]\n\n"
+    "marketdata trades kraken:BTC/USD --start 2025-06-01T12:00 --end 2025-06-01T13:00\n\n"
+    "marketdata trades kraken:BTC/USD --last 24h --format csv | head"
+)
+def trades(
+    market: OneMarket,
+    *,
+    start: Start = None,
+    end: End = None,
+    last: Last = None,
+    format: Format = None,  # noqa: A002
+    output: Output = None,
+    rows: Rows = 20,
+) -> int:
+    """Print trades of the lake, in order of time and id."""
+    from marketdata.cli.read import run_trades
+
+    return run_trades(market, Asked(start, end, last), format=format, output=output, rows=rows)
+
+
+@app.command(
+    epilog="[b]Examples[/b]\n\nmarketdata coverage\n\n"
+    "marketdata coverage kraken:BTC/USD --start 2025-01-01 --end 2025-07-01 --format csv"
+)
+def coverage(
+    market: Annotated[
+        str | None,
+        typer.Argument(metavar="[MARKET]", help="Default: all markets.", show_default=False),
+    ] = None,
+    *,
+    start: Start = None,
+    end: End = None,
+    last: Last = None,
+    format: Annotated[  # noqa: A002
+        str | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="map|csv|json|parquet",
+            help="Default: map. The others are one row a day.",
+        ),
+    ] = None,
+    output: Output = None,
+) -> int:
+    """Show which days are complete, have gaps or are missing.
+
+    Without a range: from the first to the last day in the lake.
+    """
+    from marketdata.cli.coverage import run_coverage
+
+    return run_coverage(market, Asked(start, end, last), format=format, output=output)
+
+
+@app.command(
+    "compare",
+    epilog="[b]Example[/b]\n\nmarketdata compare kraken:BTC/USD --last 1d",
+)
+def compare(market: OneMarket, *, start: Start = None, end: End = None, last: Last = None) -> int:
+    """Compare candles of the lake with the exchange's own.
+
+    The exchange's candles are fetched where the lake has none yet. Exits 1 when one differs.
+    """
+    from marketdata.cli.compare import run_compare
+
+    return run_compare(market, Asked(start, end, last))
+
+
+@app.command(
+    "import",
+    epilog="[b]Examples[/b]\n\nmarketdata import XBTUSD.csv\n\n"
+    "marketdata import trades.csv --market kraken:BTC/USD --format kraken-trades",
+)
+def import_(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="Files, folders or globs: .csv, .csv.gz, .zip.", show_default=False
+        ),
+    ],
+    format: Annotated[  # noqa: A002
+        str | None, typer.Option("--format", "-f", metavar="NAME", help="Default: recognised by its content.")
+    ] = None,
+    market: Annotated[
+        str | None,
+        typer.Option("--market", "-m", metavar="MARKET", help="Default: the name of the file says it."),
+    ] = None,
+) -> int:
+    """Bring downloaded files of trades or candles into the lake.
+
+    Importing a file twice adds nothing. Every file is recognised before anything is written.
+    """
+    from marketdata.cli.importing import run_import
+
+    return run_import(files, format, market)
+
+
+@app.command(
+    epilog="[b]Example[/b]\n\nmarketdata exchange --port 8899\n\n"
+    "then, in another terminal, the lines it prints and: marketdata backfill --last 7d"
+)
+def exchange(
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8899,
+    seed: Annotated[int, typer.Option("--seed", help="Of the synthetic market.")] = 7,
+    latency_ms: Annotated[float, typer.Option("--latency-ms", min=0, help="Pause before each answer.")] = 0.0,
+    capture: Annotated[
+        Path | None,
+        typer.Option("--capture", metavar="FOLDER", help="Serve captured payloads where there are some."),
+    ] = None,
+) -> int:
+    """Start a local exchange that speaks as Kraken and Binance do. Its data is synthetic.
+
+    It listens on loopback only, needs no account and ends with Ctrl-C.
+    """
+    from marketdata.cli.exchange import run_exchange
+
+    return run_exchange(port, seed, latency_ms, capture)
+
+
+@app.command("settings")
+def settings_() -> int:
+    """Print every setting, its value and where it comes from. Secrets are masked."""
+    from marketdata.cli.configuration import run_settings
+
+    return run_settings()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; nothing is raised."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _take_debug(given)
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("marketdata", given) as context:
+            code = command.invoke(context)
+        sys.stdout.flush()
+    except Exit as ended:
+        return ended.exit_code
+    except BaseException as error:  # the edge: no stack trace may pass
+        return failures.report(error, debug=debug)
+    return code if isinstance(code, int) else 0
+
+
+def run() -> None:
+    """Entry point of the ``marketdata`` command."""
+    code = main()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = failures.PIPE_CLOSED
+    if code == failures.PIPE_CLOSED:
+        # What is still buffered has nowhere to go; without this the interpreter complains about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code == failures.INTERRUPTED:
+        # Threads that wait for an exchange would hold the exit up. Every write is atomic, nothing is lost.
+        os._exit(code)
+    sys.exit(code)
+
+
+def _take_debug(arguments: list[str]) -> bool:
+    """Remove ``--debug`` wherever it stands before ``--``; typer would want it before the command."""
+    until = arguments.index("--") if "--" in arguments else len(arguments)
+    found = "--debug" in arguments[:until]
+    arguments[:until] = [argument for argument in arguments[:until] if argument != "--debug"]
+    return found

@@ -1,0 +1,102 @@
+"""A table for people: the first and the last rows, right-aligned numbers, the count."""
+
+import shutil
+import sys
+from io import StringIO
+from typing import IO
+
+import polars as pl
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+_DECIMALS = 8
+_WIDE = 120
+
+
+def draw(renderable: RenderableType, file: IO[bytes]) -> None:
+    """Write something of rich's: in colour and to its width on a terminal, plain and wide elsewhere."""
+    terminal = file.isatty()
+    console = Console(
+        file=StringIO(),
+        width=shutil.get_terminal_size((_WIDE, 24)).columns,
+        force_terminal=terminal,
+        highlight=False,
+    )
+    with console.capture() as text:
+        console.print(renderable)
+    encoding = sys.stdout.encoding if terminal else "utf-8"
+    file.write(text.get().encode(encoding, "replace"))
+    file.flush()
+
+
+class TableSink:
+    """Keeps the first and the last rows only, however many there are."""
+
+    def __init__(self, file: IO[bytes], rows: int) -> None:
+        """Show at most ``rows`` rows on ``file``."""
+        self._file, self._rows = file, rows
+        self._all: list[pl.DataFrame] = []  # as long as they may all be shown
+        self._tail: list[pl.DataFrame] = []
+        self._count = 0
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Take the next rows."""
+        room = max(self._rows - self._count, 0)
+        self._count += len(frame)
+        if room or not self._all:
+            self._all.append(frame.head(room))
+        self._tail = [pl.concat([*self._tail, frame.tail(self._rows)]).tail(self._rows)]
+
+    def close(self) -> None:
+        """Draw it."""
+        if self._all:
+            draw(self._table(pl.concat(self._all), self._tail[0]), self._file)
+
+    def _table(self, head: pl.DataFrame, tail: pl.DataFrame) -> Table:
+        first = (self._rows + 1) // 2
+        cut = self._count > self._rows
+        shown = pl.concat([head.head(first), tail.tail(self._rows - first)]) if cut else head
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            caption=f"{self._count:,} row{'' if self._count == 1 else 's'}",
+            caption_justify="left",
+        )
+        for name, dtype in shown.schema.items():
+            table.add_column(name, justify="right" if dtype.is_numeric() else "left", no_wrap=True)
+        columns = [_texts(shown[name]) for name in shown.columns]
+        for place, row in enumerate(zip(*columns, strict=True)):
+            if cut and place == first:
+                table.add_row(*["…"] * len(columns), style="dim")
+            table.add_row(*row)
+        return table
+
+
+def _texts(column: pl.Series) -> list[str]:
+    """The cells of one column, all with the decimals that the most precise of them needs."""
+    if column.dtype.is_float():
+        values = column.to_list()
+        decimals = max((_decimals(value) for value in values if value is not None), default=0)
+        return ["" if value is None else f"{value:,.{decimals}f}" for value in values]
+    if isinstance(column.dtype, pl.Datetime):
+        return _times(column)
+    if column.name.endswith("_id") or not column.dtype.is_integer():
+        return ["" if value is None else str(value) for value in column.to_list()]
+    return ["" if value is None else f"{value:,}" for value in column.to_list()]
+
+
+def _decimals(value: float) -> int:
+    return len(f"{value:.{_DECIMALS}f}".rstrip("0").partition(".")[2])
+
+
+def _times(column: pl.Series) -> list[str]:
+    """No more of the time than is needed: minutes, seconds or microseconds."""
+    known = column.drop_nulls().to_physical()
+    if (known % 60_000_000 == 0).all():
+        form = "%Y-%m-%d %H:%M"
+    elif (known % 1_000_000 == 0).all():
+        form = "%Y-%m-%d %H:%M:%S"
+    else:
+        form = "%Y-%m-%d %H:%M:%S%.6f"
+    return column.dt.strftime(form).fill_null("").to_list()
