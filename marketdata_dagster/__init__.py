@@ -1,1 +1,1 @@
-"""The code location. Only here is dagster imported."""
+"""The code location: assets, checks, schedules and a sensor. Only here is Dagster imported."""

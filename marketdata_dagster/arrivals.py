@@ -1,0 +1,108 @@
+"""Days that came into the lake by another way than a run: the command line, an import, a copied folder.
+
+One listing of the lake a kind tells which files are new or were written again; only those are opened. Days
+that Dagster does not know, or knows with another content, are recorded as a run would have recorded them.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+
+import dagster as dg
+from pyarrow import fs as pafs
+
+from marketdata.lake import Lake
+from marketdata.lake.paths import Kind, Part, root_folder
+from marketdata_dagster import metadata, verdicts
+from marketdata_dagster.checks import AGREE, COMPLETE, evaluation, latest
+from marketdata_dagster.defs.partitions import Job
+from marketdata_dagster.defs.resources import Platform
+
+# In the order they are made; the name of a kind is the last part of its asset's key.
+KINDS: tuple[Kind, ...] = ("trades", "candles", "exchange_candles")
+# A tick stays short; the rest follows at the next one.
+MOST_A_TICK = 200
+
+
+def written(lake: Lake, kind: Kind) -> dict[Job, int]:
+    """When each day of a kind was written (ns since the epoch, by the lake's own clock)."""
+    storage = lake.storage
+    selector = pafs.FileSelector(storage.full(root_folder(kind)), recursive=True, allow_not_found=True)
+    with storage.errors(root_folder(kind)):
+        infos = storage.fs.get_file_info(selector)
+    times: dict[Job, int] = {}
+    for info in infos:
+        part = Part.parse(info.path[len(storage.root) + 1 :])
+        if part is not None:
+            job = Job(part.market, part.day)
+            times[job] = max(times.get(job, 0), info.mtime_ns)
+    return times
+
+
+def pick(
+    times: Mapping[Job, int],
+    known: Collection[Job],
+    *,
+    until: int,
+    limits: Mapping[Job, int],
+    most: int = MOST_A_TICK,
+) -> tuple[list[Job], int]:
+    """Days to look at now, oldest first, and up to which time everything has been looked at then.
+
+    Args:
+        times: when each day was written.
+        known: the days Dagster has in any form.
+        until: what the tick before has returned.
+        limits: a day written later than this is left for now, to the run that is writing it.
+        most: how many at once.
+    """
+    now: list[Job] = []
+    unseen: list[int] = []
+    for at, job in sorted((at, job) for job, at in times.items() if at > until or job not in known):
+        if len(now) < most and at <= limits.get(job, at):
+            now.append(job)
+        elif at > until:
+            unseen.append(at)
+    return now, max(until, min(unseen) - 1 if unseen else max(times.values(), default=until))
+
+
+def record(
+    instance: dg.DagsterInstance, platform: Platform, exchange: str, kind: Kind, jobs: Iterable[Job]
+) -> list[Job]:
+    """Record these days of one exchange unless Dagster has them with the same content; says which it has not.
+
+    Raises:
+        MarketDataError: a file cannot be read.
+    """
+    asset = dg.AssetKey([exchange, kind])
+    wanted = {job.key: job for job in jobs}
+    before = latest(instance, asset, wanted)
+    news: list[Job] = []
+    for key, job in wanted.items():
+        facts = metadata.of(kind, platform.lake, job)
+        if facts is None:
+            continue
+        event = before[key].asset_materialization if key in before else None
+        if event is not None and metadata.hash_in(event.metadata) == metadata.hash_in(facts):
+            continue
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(asset, partition=key, metadata=dict(facts))
+        )
+        news.append(job)
+    _evaluate(instance, platform, exchange, kind, news)
+    return news
+
+
+def _evaluate(
+    instance: dg.DagsterInstance, platform: Platform, exchange: str, kind: Kind, jobs: list[Job]
+) -> None:
+    """Check the days that were recorded just now; the comparison waits until there are candles."""
+    name = COMPLETE if kind == "trades" else AGREE
+    asset = dg.AssetKey([exchange, "trades" if kind == "trades" else "candles"])
+    targets = latest(instance, asset, [job.key for job in jobs])
+    for job in jobs:
+        if job.key not in targets:
+            continue
+        if name == COMPLETE:
+            verdict = verdicts.every_trade_is_there(platform.lake, job, platform.now())
+        else:
+            verdict = verdicts.candles_agree_with_the_exchange(platform.lake, job)
+        instance.report_runless_asset_event(evaluation(asset, name, job, verdict, targets[job.key]))

@@ -1,0 +1,118 @@
+"""Checks, one evaluation a partition, so that the UI says which day of which symbol.
+
+A check that runs over a range of partitions has no partition of its own, and its one result would stand for
+all of them. So each evaluation is yielded with its partition and with the materialisation it speaks of.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+
+from marketdata_dagster.defs.partitions import Job, jobs
+from marketdata_dagster.defs.resources import Platform
+from marketdata_dagster.verdicts import Verdict, candles_agree_with_the_exchange, every_trade_is_there
+
+COMPLETE = "every_trade_is_there"
+AGREE = "candles_agree_with_the_exchange"
+
+
+def build(
+    exchange: str,
+    partitions_def: dg.PartitionsDefinition[str],
+    trades: dg.AssetsDefinition,
+    candles: dg.AssetsDefinition,
+    exchange_candles: dg.AssetsDefinition,
+) -> list[dg.AssetChecksDefinition]:
+    """The checks of one exchange."""
+
+    def complete(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
+        wanted = jobs(exchange, context.partition_keys, context.run.tags)
+        now = platform.now()
+        yield from evaluate(
+            context, trades.key, COMPLETE, wanted, lambda job: every_trade_is_there(platform.lake, job, now)
+        )
+
+    def agree(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
+        wanted = jobs(exchange, context.partition_keys, context.run.tags)
+        lake = platform.lake
+        yield from evaluate(
+            context, candles.key, AGREE, wanted, lambda job: candles_agree_with_the_exchange(lake, job)
+        )
+
+    # Dagster's types know checks with one result only.
+    return [
+        dg.asset_check(
+            asset=trades,
+            name=COMPLETE,
+            blocking=True,
+            partitions_def=partitions_def,
+            description=(
+                "Ids run on without a hole; the day is over, was asked for whole and joins its neighbours."
+            ),
+        )(complete),  # type: ignore[arg-type]
+        dg.asset_check(
+            asset=candles,
+            name=AGREE,
+            additional_deps=[exchange_candles],
+            partitions_def=partitions_def,
+            description="Our candles equal the exchange's own, as far as it serves them.",
+        )(agree),  # type: ignore[arg-type]
+    ]
+
+
+def evaluate(
+    context: dg.AssetCheckExecutionContext,
+    asset: dg.AssetKey,
+    name: str,
+    wanted: Sequence[Job],
+    judge: Callable[[Job], Verdict],
+) -> Iterator[Any]:
+    """Yield one evaluation a partition, then the output the step owes."""
+    targets = latest(context.instance, asset, [job.key for job in wanted])
+    for job in wanted:
+        yield evaluation(asset, name, job, judge(job), targets.get(job.key))
+    yield dg.Output(None)
+
+
+def evaluation(
+    asset: dg.AssetKey,
+    name: str,
+    job: Job,
+    verdict: Verdict,
+    target: dg.EventLogRecord | None,
+) -> dg.AssetCheckEvaluation:
+    """One check of one partition. A passing day that deserves a second look is marked in its description."""
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=name,
+        partition=job.key,
+        passed=verdict.passed,
+        severity=dg.AssetCheckSeverity.WARN if verdict.notable else dg.AssetCheckSeverity.ERROR,
+        blocking=name == COMPLETE,
+        description=verdict.sentence,
+        metadata=dict(verdict.metadata),
+        target_materialization_data=None
+        if target is None
+        else AssetCheckEvaluationTargetMaterializationData(
+            storage_id=target.storage_id, run_id=target.event_log_entry.run_id, timestamp=target.timestamp
+        ),
+    )
+
+
+def latest(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Iterable[str]
+) -> dict[str, dg.EventLogRecord]:
+    """The latest materialisation of each partition; without it the UI calls an evaluation missing."""
+    ids = instance.event_log_storage.get_latest_storage_id_by_partition(
+        asset, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
+    )
+    if not ids:
+        return {}
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=asset, storage_ids=list(ids.values())), limit=len(ids)
+    ).records
+    return {record.partition_key: record for record in records if record.partition_key is not None}

@@ -1,0 +1,40 @@
+"""The code location: one asset group an exchange, made from the market file."""
+
+import dagster as dg
+
+from marketdata.settings import Settings, Tracked
+from marketdata_dagster import checks
+from marketdata_dagster.defs import candles, exchange_candles, partitions, schedules, sensors, trades
+from marketdata_dagster.defs.resources import Platform
+
+# Days of one symbol that one run takes. Starting a run costs seconds, so few long runs are quick ones; a
+# killed run loses nothing, because the lake keeps every page.
+DAYS_A_RUN = 31
+
+
+def build(tracked: tuple[Tracked, ...]) -> dg.Definitions:
+    """The definitions for these markets."""
+    exchanges = partitions.by_exchange(tracked)
+    assets: list[dg.AssetsDefinition] = []
+    asset_checks: list[dg.AssetChecksDefinition] = []
+    daily: list[dg.ScheduleDefinition] = []
+    policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=DAYS_A_RUN)
+    for exchange, markets in exchanges.items():
+        days = partitions.definition(markets)
+        raw = trades.build(exchange, days, policy)
+        folded = candles.build(exchange, days, policy, raw)
+        theirs = exchange_candles.build(exchange, days, policy)
+        assets += [raw, folded, theirs]
+        asset_checks += checks.build(exchange, days, raw, folded, theirs)
+        daily.append(schedules.build(exchange, markets, [raw, folded, theirs]))
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=asset_checks,
+        schedules=daily,
+        sensors=[sensors.build(exchanges)],
+        resources={"platform": Platform()},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build(Settings.load().tracked)

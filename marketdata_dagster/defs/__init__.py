@@ -1,0 +1,1 @@
+"""What the code location defines, one module a kind."""

@@ -1,0 +1,75 @@
+"""Partitions: UTC day x symbol, one definition an exchange.
+
+A key reads ``2025-06-08|BTC-USD``: the day, and the symbol as its path-safe slug. The day that is still
+running is no partition, so nothing can mark it complete.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+
+from marketdata.market import Market, symbol_from_slug
+from marketdata.settings import Tracked
+
+DATE = "date"
+SYMBOL = "symbol"
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+_KEY_TAG = "dagster/partition"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Job:
+    """One partition: a market, a UTC day and the key they have here."""
+
+    market: Market
+    day: date
+
+    @property
+    def key(self) -> str:
+        """``2025-06-08|BTC-USD``."""
+        return f"{self.day.isoformat()}|{self.market.symbol_slug}"
+
+    @classmethod
+    def of(cls, exchange: str, key: str) -> "Job":
+        """Read a key of that exchange."""
+        day, _, slug = key.partition("|")
+        return cls(Market(exchange, symbol_from_slug(slug)), date.fromisoformat(day))
+
+
+def by_exchange(tracked: Iterable[Tracked]) -> dict[str, list[Tracked]]:
+    """The tracked markets of each exchange, in the order of the market file."""
+    grouped: dict[str, list[Tracked]] = {}
+    for entry in tracked:
+        grouped.setdefault(entry.market.exchange, []).append(entry)
+    return grouped
+
+
+def definition(tracked: Sequence[Tracked]) -> dg.MultiPartitionsDefinition:
+    """Days from the earliest ``since`` of these markets to yesterday, times their symbols."""
+    start = min(entry.since for entry in tracked)
+    return dg.MultiPartitionsDefinition(
+        {
+            DATE: dg.DailyPartitionsDefinition(start_date=start.isoformat(), timezone="UTC"),
+            SYMBOL: dg.StaticPartitionsDefinition([entry.market.symbol_slug for entry in tracked]),
+        }
+    )
+
+
+def jobs(exchange: str, keys: Iterable[str], tags: Mapping[str, str]) -> list[Job]:
+    """The partitions a step works on.
+
+    Raises:
+        dagster.Failure: the run names both a range of partitions and a single one. Dagster launches such
+            runs from a partitioned job's page, and they would write one partition of the range and
+            report success for all of it.
+    """
+    if RANGE_START in tags and any(tag == _KEY_TAG or tag.startswith(f"{_KEY_TAG}/") for tag in tags):
+        msg = (
+            "This run names a range of partitions and also a single partition, so what it should write is "
+            "not clear. Launch the backfill from the asset's page or from the asset graph."
+        )
+        raise dg.Failure(msg, allow_retries=False)
+    return [Job.of(exchange, key) for key in keys]

@@ -1,0 +1,255 @@
+"""The whole platform as child processes of this one: code server, webserver, daemon, local exchange.
+
+``make up``, ``make demo`` and the tests use it. Everything listens on free ports of the loopback interface
+and everything that was started is stopped again, by process id, the processes of runs included.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from marketdata.errors import PermanentError, TransientError
+from marketdata.settings import Settings
+from marketdata_dagster.graphql import GraphQL
+from marketdata_dagster.instance import prepare
+
+_START_S = 60.0
+_STOP_S = 5.0
+_LOCATION = "marketdata"
+_WORKSPACE = """\
+load_from:
+  - grpc_server:
+      host: 127.0.0.1
+      port: {port}
+      location_name: {name}
+"""
+# Dagster's own clocks, where they have a variable: how soon a killed run is started again, and how many
+# events of a run over many partitions go to the database at once.
+_DAGSTER = {"DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "2", "DAGSTER_DISABLE_TELEMETRY": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """Where things are."""
+
+    webserver: str
+    exchange: str | None
+
+
+@dataclass(slots=True)
+class LocalStack:
+    """The platform on this machine; a context manager.
+
+    Attributes:
+        settings: whose home, lake and markets are used.
+        exchange: whether a local exchange with a synthetic market is started and used.
+        exchange_arguments: for ``python -m marketdata.exchange_sim``.
+        environment: further variables for the processes.
+        port: of the webserver; 0 takes a free one.
+        urls, graphql, pids: there while it is up.
+    """
+
+    settings: Settings = field(default_factory=Settings.load)
+    exchange: bool = True
+    exchange_arguments: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    port: int = 0
+    _processes: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict, init=False)
+    _urls: Urls | None = field(default=None, init=False)
+    _variables: dict[str, str] = field(default_factory=dict, init=False)
+    _logs: Path = field(default=Path(), init=False)
+    _before: Any = field(default=None, init=False)
+
+    @property
+    def urls(self) -> Urls:
+        """Where things are."""
+        if self._urls is None:
+            msg = "The stack is not up."
+            raise PermanentError(msg)
+        return self._urls
+
+    @property
+    def graphql(self) -> GraphQL:
+        """The webserver's GraphQL."""
+        return GraphQL(self.urls.webserver)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by name."""
+        return {name: process.pid for name, process in self._processes.items()}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment of the processes, for a command line beside them."""
+        return dict(self._variables)
+
+    def __enter__(self) -> Self:
+        """Start everything and wait until it answers.
+
+        Raises:
+            TransientError: something did not answer in time.
+            PermanentError: something ended at once; the message shows the end of its log.
+        """
+        self._catch_sigterm()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop everything."""
+        self.stop()
+
+    def hold(self) -> None:
+        """Stay until interrupted.
+
+        Raises:
+            PermanentError: one of the processes has ended by itself.
+        """
+        while True:
+            self._look()
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """Stop what was started, with everything it has started."""
+        for process in reversed(self._processes.values()):
+            _signal(process, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_S
+        for process in self._processes.values():
+            # The code server may take longer; it is killed below, with its runs.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+        for process in self._processes.values():
+            _signal(process, signal.SIGKILL)
+            process.wait()
+        self._processes.clear()
+        self._urls = None
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+
+    def _start(self) -> None:
+        home, variables = prepare(self.settings)
+        self._logs = home.parent / "logs"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._variables = {**os.environ, **_DAGSTER, **variables, **self.environment}
+        if self.exchange:
+            port_file = self._logs / "exchange.port"
+            port_file.unlink(missing_ok=True)
+            arguments = ["--port-file", str(port_file), *self.exchange_arguments]
+            self._run("exchange", "marketdata.exchange_sim", *arguments)
+        code_port, web_port = free_port(), self.port or free_port()
+        workspace = home / "workspace.yaml"
+        workspace.write_text(_WORKSPACE.format(port=code_port, name=_LOCATION), "utf-8")
+        exchange = self._exchange_url(port_file) if self.exchange else None
+        if exchange is not None:
+            self._variables |= _exchange_variables(exchange)
+        self._run(
+            "code-server", "marketdata_dagster.server", "--host", "127.0.0.1", "--port", str(code_port),
+            "--module-name", "marketdata_dagster.definitions", "--location-name", _LOCATION,
+            "--log-level", "warning", "--inject-env-vars-from-instance",
+        )  # fmt: skip
+        self._until(lambda: _listens(code_port), "code-server")
+        web = f"http://127.0.0.1:{web_port}"
+        self._run(
+            "webserver", "dagster_webserver", "--host", "127.0.0.1", "--port", str(web_port),
+            "--workspace", str(workspace), "--log-level", "warning",
+        )  # fmt: skip
+        self._run(
+            "daemon", "marketdata_dagster.daemon", "run", "--workspace", str(workspace), "--log-level", "info"
+        )
+        graphql = GraphQL(web)
+        self._until(lambda: graphql.load_errors() is not None, "webserver")
+        errors = graphql.load_errors()
+        if errors:
+            raise PermanentError("The code location does not load: " + errors[0])
+        self._urls = Urls(web, exchange)
+
+    def _run(self, name: str, module: str, *arguments: str) -> None:
+        log = (self._logs / f"{name}.log").open("wb")
+        with log:
+            self._processes[name] = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", module, *arguments],
+                env=self._variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # A group of its own, so that its runs can be stopped with it, and Ctrl-C reaches us alone.
+                start_new_session=True,
+            )
+
+    def _exchange_url(self, port_file: Path) -> str:
+        self._until(port_file.exists, "exchange")
+        return f"http://127.0.0.1:{int(port_file.read_text())}"
+
+    def _until(self, ready: Callable[[], bool], name: str) -> None:
+        deadline = time.monotonic() + _START_S
+        while not ready():
+            self._look()
+            if time.monotonic() > deadline:
+                msg = f"The {name} does not answer after {_START_S:.0f} s."
+                raise TransientError(msg, hint=f"Its log is {self._logs / name}.log.")
+            time.sleep(0.05)
+
+    def _look(self) -> None:
+        """Notice a process that has ended by itself."""
+        for name, process in self._processes.items():
+            code = process.poll()
+            if code is not None:
+                log = self._logs / f"{name}.log"
+                last = log.read_text("utf-8", errors="replace").strip().splitlines()[-8:]
+                msg = f"The {name} has ended with code {code}."
+                raise PermanentError(msg, hint="\n".join([f"Its log, {log}, ends with:", *last]))
+
+    def _catch_sigterm(self) -> None:
+        """Let SIGTERM unwind like Ctrl-C does, so that nothing is left behind."""
+
+        def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            raise SystemExit(128 + number)
+
+        try:
+            self._before = signal.signal(signal.SIGTERM, leave)
+        except ValueError:  # not in the main thread: whoever is there decides
+            self._before = None
+
+
+def free_port() -> int:
+    """A port of the loopback interface that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
+    """Send a signal to a process and to all of its group, also when it has itself ended."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _exchange_variables(url: str) -> dict[str, str]:
+    return {
+        "MARKETDATA_KRAKEN_URL": f"{url}/kraken",
+        "MARKETDATA_BINANCE_URL": f"{url}/binance",
+        "MARKETDATA_BINANCE_ARCHIVE_URL": f"{url}/archive",
+    }

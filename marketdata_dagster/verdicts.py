@@ -1,0 +1,111 @@
+"""What a check says of one day; no Dagster in the reasoning, so that every rule can be tested by itself."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from marketdata.completeness import missing_ranges
+
+from marketdata.backfill import compare_day
+from marketdata.lake import Lake
+from marketdata.manifest import Ids, Manifest, Status, day_window
+from marketdata_dagster import metadata
+from marketdata_dagster.defs.partitions import Job
+from marketdata_dagster.metadata import Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a check passes, in one sentence why, and whether it deserves a second look although it does."""
+
+    passed: bool
+    sentence: str
+    notable: bool = False
+    metadata: Metadata = field(default_factory=dict)
+
+
+def every_trade_is_there(lake: Lake, job: Job, now: datetime) -> Verdict:
+    """Whether the lake holds every trade that the exchange serves of that day.
+
+    The file itself is looked at, not only its manifest: the rows lie in the day, their ids have no hole but
+    those the exchange was asked for twice and does not serve, and the day joins the days before and after.
+    """
+    manifest = lake.manifest(job.market, job.day)
+    if manifest is None:
+        return Verdict(passed=False, sentence="The lake does not hold this day.")
+    facts = metadata.of_verdict(manifest)
+    fault = next(_faults(lake, manifest, now), None)
+    if fault is not None:
+        return Verdict(passed=False, sentence=fault, metadata=facts)
+    if manifest.not_served:
+        sentence = f"{manifest.reason} Not served by the exchange: {metadata.ranges(manifest.not_served)}."
+        return Verdict(passed=True, sentence=sentence, notable=True, metadata=facts)
+    return Verdict(passed=True, sentence=manifest.reason, metadata=facts)
+
+
+def _faults(lake: Lake, manifest: Manifest, now: datetime) -> Iterator[str]:
+    start, end = day_window(manifest.day)
+    if now < end:
+        yield f"The day is still running until {end:%Y-%m-%d %H:%M} UTC."
+    if manifest.status is not Status.COMPLETE:
+        yield manifest.reason
+    trades = lake.read_trades(manifest.market, start, end)
+    if len(trades) != manifest.rows:
+        yield f"The file holds {len(trades):,} trades of the day, its manifest says {manifest.rows:,}."
+    if manifest.ids is not Ids.SEQUENTIAL:
+        return
+    before, after = manifest.previous_id, manifest.following_id
+    holes = missing_ranges(
+        trades["trade_id"].sort(),
+        None if before is None else before + 1,
+        None if after is None else after - 1,
+    )
+    unexplained = without(holes, manifest.not_served)
+    if unexplained:
+        yield f"Ids are missing: {metadata.ranges(unexplained)}."
+    days = [lake.manifest(manifest.market, manifest.day + timedelta(days=n)) for n in (-1, 1)]
+    for earlier, later in ((days[0], manifest), (manifest, days[1])):
+        if earlier is not None and later is not None and (lost := between(earlier, later)):
+            yield f"{earlier.day} and {later.day} do not join; in neither: {metadata.ranges(lost)}."
+
+
+def candles_agree_with_the_exchange(lake: Lake, job: Job) -> Verdict:
+    """Whether our candles of that day equal the exchange's own, as far as it serves them."""
+    comparison = compare_day(lake, job.market, job.day)
+    facts = metadata.of_comparison(comparison)
+    if comparison.compared == 0 and comparison.different.is_empty():
+        return Verdict(passed=True, sentence="The exchange serves no candles of this day.", metadata=facts)
+    if comparison.different.is_empty():
+        sentence = f"{comparison.equal:,} of {comparison.compared:,} candles are equal."
+        return Verdict(passed=True, sentence=sentence, metadata=facts)
+    sentence = f"{comparison.equal:,} of {comparison.compared:,} candles are equal; see the findings."
+    return Verdict(passed=False, sentence=sentence, metadata=facts)
+
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+def between(earlier: Manifest, later: Manifest) -> Ranges:
+    """Ids between two neighbouring days that are in neither and that nobody knows to be not served."""
+    if {earlier.ids, later.ids} != {Ids.SEQUENTIAL}:
+        return ()
+    last = earlier.last_id if earlier.last_id is not None else earlier.previous_id
+    first = later.first_id if later.first_id is not None else later.following_id
+    if last is None or first is None or first <= last + 1:
+        return ()
+    return without(((last + 1, first - 1),), (*earlier.not_served, *later.not_served))
+
+
+def without(ranges: Ranges, known: Ranges) -> Ranges:
+    """Inclusive ranges without the ids of other inclusive ranges."""
+    left: list[tuple[int, int]] = []
+    for first, last in ranges:
+        for a, b in sorted(known):
+            if b < first or a > last:
+                continue
+            if a > first:
+                left.append((first, a - 1))
+            first = b + 1  # noqa: PLW2901
+        if first <= last:
+            left.append((first, last))
+    return tuple(left)
