@@ -43,9 +43,9 @@ def times_from_seconds(name: str, values: Sequence[Any]) -> pl.Series:
     text: of six digits where they give this very float, else of seven. Cut, not rounded: a trade 0.3 us
     before a minute belongs to the minute before, as in the exchange's own candles.
     """
-    try:
-        seconds = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
+    if set(map(type, values)) <= {float, int}:
+        seconds = pl.Series(name, values, dtype=pl.Float64, strict=False).to_numpy()
+    else:
         seconds = np.array([_float(value) for value in values], dtype=np.float64)
     usable = (seconds >= 0) & (seconds <= _LAST_US // 1_000_000)
     seconds = np.where(usable, seconds, 0.0)
