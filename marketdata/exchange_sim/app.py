@@ -24,7 +24,6 @@ from marketdata.exchange_sim.exchange import Exchange
 from marketdata.exchange_sim.faults import ROW_KINDS, Fault, FaultBook, Hit, parse_faults
 from marketdata.exchange_sim.spoil import spoil
 
-_HTML = b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body></body>\r\n</html>\r\n"
 _RATE_LIMITED = {
     "kraken": {"error": ["EAPI:Rate limit exceeded"]},
     "binance": {"code": -1003, "msg": "Too much request weight used; please use WebSocket Streams instead."},
@@ -133,7 +132,7 @@ class _Application:
             await asyncio.sleep(hit.fault.seconds)
         if hit := by_kind.get("timeout"):
             await asyncio.sleep(hit.fault.seconds)
-            return _CutResponse(b"")
+            return Response(_html("504 Gateway Time-out"), 504, media_type="text/html")
         for kind in _REPLIES:
             if hit := by_kind.get(kind):
                 return _reply(kind, hit.fault, path)
@@ -212,13 +211,10 @@ class _CutResponse(Response):
     """Announces its whole body, sends the first half of it and closes the connection."""
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        if self.body:
-            await send(
-                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            )
-            half = self.body[: len(self.body) // 2]
-            await send({"type": "http.response.body", "body": half, "more_body": True})
-        # An answer that ends without its end makes the server drop the connection.
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        half = self.body[: len(self.body) // 2]
+        # An answer that stops before its end makes the server drop the connection.
+        await send({"type": "http.response.body", "body": half, "more_body": True})
 
 
 class _Weight:
@@ -250,7 +246,12 @@ def _reply(kind: str, fault: Fault, path: str) -> Response:
         if isinstance(fault.body, str):
             return Response(fault.body, fault.status, media_type="text/plain")
         return Response(orjson.dumps(fault.body), fault.status, media_type="application/json")
-    return Response(_HTML, 502 if kind == "502" else 200, media_type="text/html")
+    return Response(_html("502 Bad Gateway"), 502 if kind == "502" else 200, media_type="text/html")
+
+
+def _html(title: str) -> bytes:
+    """What a proxy in front of an exchange answers."""
+    return f"<html>\r\n<head><title>{title}</title></head>\r\n<body></body>\r\n</html>\r\n".encode()
 
 
 def _only_from_here(request: Request) -> Response | None:

@@ -21,7 +21,7 @@ from marketdata.errors import UnknownName, UsageError
 
 Kind = Literal[
     "latency",  # waits `seconds`, then answers
-    "timeout",  # waits `seconds` (30), then closes the connection without an answer
+    "timeout",  # waits `seconds` (30), then gives up as a proxy does, with 504
     "429",  # with Retry-After: `retry_after`
     "418",  # likewise: banned
     "500",
