@@ -184,7 +184,7 @@ def keep_rejects(lake: Lake, market: Market, day: date, rejects: pl.DataFrame) -
     start, end = day_window(day)
     before = lake.read_rejects(market, start, end)
     # A line that stands twice in the file is kept twice, and a file imported twice is not.
-    ordinal = pl.int_range(pl.len()).over(pl.all()).alias("ordinal")
+    ordinal = pl.int_range(pl.len()).over(rejects.columns).alias("ordinal")
     both = pl.concat([before.with_columns(ordinal), rejects.with_columns(ordinal)])
     kept = both.unique(maintain_order=True).drop("ordinal")
     if len(kept) != len(before):
