@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import zipfile
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -49,13 +50,21 @@ def _kraken(folder: Path, rows: Iterable[tuple[float, float, float]], name: str 
     return path
 
 
-def _agg_trades(
-    folder: Path, ids: Iterable[int], *, step_ms: int = 1000, name: str = "BTCUSDT-aggTrades-2023-01-01.csv"
-) -> Path:
-    path = folder / name
-    lines = (f"{n},100.5,0.25,{2 * n},{2 * n + 1},{T0 * 1000 + n * step_ms},True,True\n" for n in ids)
-    path.write_text("".join(lines))
+def _zip(folder: Path, name: str, text: str) -> Path:
+    path = folder / f"{name}.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}.csv", text)
     return path
+
+
+def _agg_trades(folder: Path, ids: Iterable[int], *, name: str = "BTCUSDT-aggTrades-2023-01-01") -> Path:
+    lines = (f"{n},100.5,0.25,{2 * n},{2 * n + 1},{T0 * 1000 + n * 1000},True,True\n" for n in ids)
+    return _zip(folder, name, "".join(lines))
+
+
+def _trades(folder: Path) -> Path:
+    lines = (f"{n},100.5,0.1,10.05,{T0 * 1000 + n},True,True\n" for n in range(200))
+    return _zip(folder, "BTCUSDT-trades-2023-01-01", "".join(lines))
 
 
 def _files(lake: Lake) -> dict[str, bytes]:
@@ -216,6 +225,16 @@ def test_a_days_archive_file_is_complete_by_its_name_and_ids(lake: Lake, tmp_pat
     assert manifest.evidence["id_space"] == "aggTrade"
 
 
+def test_plain_files_day_after_day_are_complete_by_their_ids(lake: Lake, tmp_path: Path) -> None:
+    for day in range(3):
+        path = tmp_path / f"BTCUSDT-trades-2023-01-0{day + 1}.csv"
+        ids = range(10 * day, 10 * day + 10)
+        path.write_text("".join(f"{n},1,1,1,{(T0 + 8640 * n) * 1000},True,True\n" for n in ids))
+        _import(lake, path)
+    statuses = [manifest.status for manifest in lake.manifests(USDT)]
+    assert statuses == [Status.COMPLETE, Status.COMPLETE, Status.UNKNOWN]
+
+
 def test_missing_ids_are_a_gap_and_a_second_file_closes_it(lake: Lake, tmp_path: Path) -> None:
     _import(lake, _agg_trades(tmp_path, [*range(50), *range(60, 100)]))
     manifest = lake.manifest(USDT, FIRST)
@@ -282,10 +301,8 @@ def test_a_day_with_the_exchanges_ids_is_kept_against_a_csv_without(
 
 def test_trade_ids_and_aggregate_ids_are_never_mixed(lake: Lake, tmp_path: Path) -> None:
     _import(lake, _agg_trades(tmp_path, range(100)))
-    path = tmp_path / "BTCUSDT-trades-2023-01-01.csv"
-    path.write_text("".join(f"{n},100.5,0.1,10.05,{T0 * 1000 + n},True,True\n" for n in range(200)))
     before = _files(lake)
-    report = _import(lake, path)
+    report = _import(lake, _trades(tmp_path))
     assert [day.reason for day in report.kept] == [
         "kept, already complete with other ids (file binance-aggtrades, aggTrade)"
     ]
@@ -294,9 +311,7 @@ def test_trade_ids_and_aggregate_ids_are_never_mixed(lake: Lake, tmp_path: Path)
 
 def test_a_complete_day_of_other_ids_replaces_one_with_gaps(lake: Lake, tmp_path: Path) -> None:
     _import(lake, _agg_trades(tmp_path, [*range(50), *range(60, 100)]))
-    path = tmp_path / "BTCUSDT-trades-2023-01-01.csv"
-    path.write_text("".join(f"{n},100.5,0.1,10.05,{T0 * 1000 + n},True,True\n" for n in range(200)))
-    assert _import(lake, path).accepted == 200
+    assert _import(lake, _trades(tmp_path)).accepted == 200
     manifest = lake.manifest(USDT, FIRST)
     assert manifest is not None
     assert (manifest.rows, manifest.evidence["id_space"]) == (200, "trade")
@@ -305,7 +320,7 @@ def test_a_complete_day_of_other_ids_replaces_one_with_gaps(lake: Lake, tmp_path
 def test_the_same_ids_from_a_file_add_nothing_to_a_fetched_day(lake: Lake, tmp_path: Path) -> None:
     _import(lake, _agg_trades(tmp_path, range(100)))
     held = lake.manifest(USDT, FIRST)
-    other = _agg_trades(tmp_path, range(20, 60), name="BTCUSDT-aggTrades-2023-01.csv")
+    other = _agg_trades(tmp_path, range(20, 60), name="BTCUSDT-aggTrades-2023-01")
     report = import_files(lake, [other], now=datetime(2023, 1, 2, tzinfo=UTC))
     assert (report.accepted, report.repeated) == (0, 40)
     assert lake.manifest(USDT, FIRST) == held
@@ -313,8 +328,10 @@ def test_the_same_ids_from_a_file_add_nothing_to_a_fetched_day(lake: Lake, tmp_p
 
 def test_an_id_with_other_values_is_refused_and_kept_aside(lake: Lake, tmp_path: Path) -> None:
     _import(lake, _agg_trades(tmp_path, range(100)))
-    path = _agg_trades(tmp_path, range(100))
-    path.write_text(path.read_text().replace("\n7,100.5,", "\n7,999,"))
+    name = "BTCUSDT-aggTrades-2023-01-01"
+    with zipfile.ZipFile(_agg_trades(tmp_path, range(100))) as file:
+        text = file.read(f"{name}.csv").decode()
+    path = _zip(tmp_path, name, text.replace("\n7,100.5,", "\n7,999,"))
     for _ in range(2):
         report = _import(lake, path)
         assert (report.accepted, report.repeated) == (0, 99)

@@ -129,7 +129,7 @@ def days_of(file: Known, now: datetime) -> Iterator[FileDay]:
         holder.empty += block.empty
     if current is not None:
         yield from _sealed(file, now, before=before, day=current, after=None, fraction=fraction())
-    elif file.bounds is not None and not any(len(r) for r in homeless.rejects):
+    elif file.bounds is not None and file.table.is_checked and not any(len(r) for r in homeless.rejects):
         yield from _quiet(file, now, *file.bounds, fraction=fraction())
     elif homeless.rejects:
         reasons = pl.concat(homeless.rejects)["reason"].unique(maintain_order=True).to_list()
@@ -162,7 +162,8 @@ def _sealed(
     assert isinstance(first, datetime)  # noqa: S101
     assert isinstance(last, datetime)  # noqa: S101
     covered_from = start if ascending or (bounds and bounds[0] <= start) else first
-    covered_to = end if rising or (bounds and bounds[1] >= end) else last
+    promised = bounds is not None and bounds[1] >= end and file.table.is_checked
+    covered_to = end if rising or promised else last
     yield FileDay(
         day.day,
         rows,
@@ -173,7 +174,11 @@ def _sealed(
         after.first_id if after is not None and rising else None,
         fraction,
     )
-    quiet_to = day_window(after.day)[0] if after is not None else (bounds[1] if bounds else end)
+    quiet_to = end
+    if after is not None:
+        quiet_to = day_window(after.day)[0]
+    elif bounds is not None and promised:
+        quiet_to = bounds[1]
     ids = (day.last_id, after.first_id if after is not None else None)
     yield from _quiet(file, now, end, quiet_to, fraction=fraction, ids=ids)
 

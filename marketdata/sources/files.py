@@ -48,6 +48,11 @@ class Table:
         inside = PurePosixPath(self.member).parent.parts if self.member else ()
         return tuple(part.lower() for part in (*self.path.parent.parts, *inside))
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether its end is known to be its end: a zip or gzip that is cut shows, plain text does not."""
+        return self.member is not None or self.path.name.endswith(".gz")
+
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         """Open it for reading.
@@ -60,7 +65,7 @@ class Table:
             if self.member is not None:
                 archive = stack.enter_context(zipfile.ZipFile(self.path))
                 yield stack.enter_context(archive.open(self.member))
-            elif self.path.name.endswith(".gz"):
+            elif self.is_checked:
                 yield cast(IO[bytes], stack.enter_context(gzip.open(self.path)))
             else:
                 yield stack.enter_context(self.path.open("rb"))
@@ -70,7 +75,7 @@ class Table:
         if self.member is not None:
             with _readable(self), zipfile.ZipFile(self.path) as archive:
                 return archive.getinfo(self.member).file_size
-        return None if self.path.name.endswith(".gz") else self.path.stat().st_size
+        return None if self.is_checked else self.path.stat().st_size
 
     def first_lines(self, count: int) -> list[bytes]:
         """The first lines that are not empty, without their ends; at most 4,096 bytes of each."""

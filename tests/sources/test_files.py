@@ -200,10 +200,19 @@ def test_a_day_without_rows_inside_a_file_is_known_to_be_quiet(tmp_path: Path) -
 
 def test_ids_run_on_over_the_days_of_a_file(tmp_path: Path) -> None:
     lines = [f"{i},1,1,1,{1672531200000 + i * 43_200_000},True,True\n" for i in range(5)]
-    (table,) = find([_file(tmp_path, "BTCUSDT-trades-2023-01.csv", "".join(lines))])
+    (table,) = find([_file(tmp_path, "BTCUSDT-trades-2023-01.zip", "".join(lines))])
     days = list(days_of(recognise(table), NOW))
     assert [(day.previous_id, day.following_id) for day in days[:3]] == [(None, 2), (1, 4), (3, None)]
     assert len(days) == 31  # the name promises the month
+
+
+def test_plain_text_does_not_prove_that_it_was_not_cut(tmp_path: Path) -> None:
+    plain, zipped = find(
+        [_file(tmp_path, f"BTCUSDT-trades-2023-01-01.{kind}", TRADE) for kind in ("csv", "zip")]
+    )
+    midnight, last = datetime(2023, 1, 1, tzinfo=UTC), datetime(2023, 1, 1, 0, 3, 56, 123_000, tzinfo=UTC)
+    assert next(days_of(recognise(plain), NOW)).covered == (midnight, last)
+    assert next(days_of(recognise(zipped), NOW)).covered == (midnight, datetime(2023, 1, 2, tzinfo=UTC))
 
 
 def test_rows_of_other_days_than_the_name_says_are_refused(tmp_path: Path) -> None:
