@@ -101,6 +101,12 @@ class Settings(BaseSettings):
         """Fix the folder now: a later change of the current folder does not move the data."""
         return None if path is None else _expanded(path)
 
+    @field_validator("lake")
+    @classmethod
+    def _lake(cls, lake: str | None) -> str | None:
+        """The same for a lake on this machine."""
+        return lake if lake is None or "://" in lake else str(_expanded(Path(lake)))
+
     @field_validator("kraken_url", "binance_url", "binance_archive_url", "s3_endpoint_url")
     @classmethod
     def _http(cls, url: str | None) -> str | None:
@@ -151,9 +157,7 @@ class Settings(BaseSettings):
     @property
     def lake_url(self) -> str:
         """Where the lake lies: an absolute path or an URL."""
-        if self.lake is None:
-            return str(self.home / "lake")
-        return self.lake if "://" in self.lake else str(_expanded(Path(self.lake)))
+        return self.lake if self.lake is not None else str(self.home / "lake")
 
     @cached_property
     def tracked(self) -> tuple[Tracked, ...]:

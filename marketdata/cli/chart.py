@@ -100,7 +100,7 @@ def render_chart(
     ]
     lines.append(_volume_line(columns, scale.margin, _ASCII_LEVELS if ascii_only else _LEVELS, paint))
     lines += _time_lines(shown, interval, len(columns), scale.margin, ascii_only=ascii_only)
-    lines.append(_caption(candles, interval, scale.decimals)[:width])
+    lines.append(_caption(candles, interval, scale.decimals, width))
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -182,12 +182,15 @@ def _time_lines(
     return [pad + "".join(rule), (pad + "".join(labels)).rstrip()]
 
 
-def _caption(candles: pl.DataFrame, interval: Interval, decimals: int) -> str:
+def _caption(candles: pl.DataFrame, interval: Interval, decimals: int, width: int) -> str:
+    """What the chart shows; as much of it as fits."""
     opened, closed = candles["open"][0], candles["close"][-1]
-    change = (closed / opened - 1) * 100
-    volume, count = candles["volume"].sum(), candles["trade_count"].sum()
     first: datetime = candles["open_time"][0]
-    return (
-        f"{first:%Y-%m-%d %H:%M} UTC, a column is {interval}: "
-        f"{opened:,.{decimals}f} to {closed:,.{decimals}f} ({change:+.2f} %), volume {volume:,.4g}, {count:,} trades"
-    )
+    parts = [
+        f"{interval} from {first:%Y-%m-%d %H:%M} UTC",
+        f"{opened:,.{decimals}f} to {closed:,.{decimals}f} ({(closed / opened - 1) * 100:+.2f} %)",
+        f"{candles['trade_count'].sum():,} trades",
+        f"volume {candles['volume'].sum():,.4g}",
+    ]
+    fitting = (", ".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((text for text in fitting if len(text) <= width), parts[0])

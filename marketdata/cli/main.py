@@ -44,8 +44,9 @@ Format = Annotated[
     typer.Option(
         "--format",
         "-f",
-        metavar="table|csv|json|parquet",
-        help="Default: by the ending of --output; table on a terminal, csv in a pipe. json: an object a line.",
+        metavar="FORMAT",
+        help="table, csv, json (an object a line) or parquet. Default: by the ending of --output; "
+        "table on a terminal, csv in a pipe.",
     ),
 ]
 Output = Annotated[
@@ -68,8 +69,8 @@ def marketdata(
 ) -> None:
     """Every public trade of the crypto markets you track, proved complete, as candles.
 
-    A market is written exchange:BASE/QUOTE, as in kraken:BTC/USD. Times are UTC; a range includes its
-    start and not its end.
+    A market is written exchange:BASE/QUOTE, as in kraken:BTC/USD.
+    Times are UTC; a range includes its start and not its end.
     """
     if version:
         typer.echo(f"marketdata {__version__}")
@@ -86,9 +87,7 @@ def marketdata(
 def backfill(
     markets: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[MARKET]...", help="Default: all markets of the market file.", show_default=False
-        ),
+        typer.Argument(metavar="MARKET", help="Default: all markets of the market file.", show_default=False),
     ] = None,
     *,
     start: Start = None,
@@ -104,8 +103,9 @@ def backfill(
 ) -> int:
     """Fetch days of trades, prove them complete and fold them into candles.
 
-    Whole UTC days that are over. Days that are complete are left alone. It can be stopped at any time:
-    the same command goes on at the page where it stopped. Exits 1 when a day failed or has gaps.
+    Whole UTC days that are over; days that are complete are left alone.
+    It can be stopped at any time: the same command goes on at the page where it stopped.
+    Exits 1 when a day failed or has gaps.
     """
     from marketdata.cli.backfill import run_backfill
 
@@ -127,9 +127,7 @@ def candles(
     last: Last = None,
     fill: Annotated[
         str | None,
-        typer.Option(
-            "--fill", metavar="previous", help="Add rows for intervals without trades, marked filled."
-        ),
+        typer.Option("--fill", metavar="HOW", help="previous: add marked rows for empty intervals."),
     ] = None,
     format: Format = None,  # noqa: A002
     output: Output = None,
@@ -182,7 +180,7 @@ def trades(
 def coverage(
     market: Annotated[
         str | None,
-        typer.Argument(metavar="[MARKET]", help="Default: all markets.", show_default=False),
+        typer.Argument(metavar="MARKET", help="Default: all markets.", show_default=False),
     ] = None,
     *,
     start: Start = None,
@@ -193,8 +191,8 @@ def coverage(
         typer.Option(
             "--format",
             "-f",
-            metavar="map|csv|json|parquet",
-            help="Default: map. The others are one row a day.",
+            metavar="FORMAT",
+            help="map, or a row a day as csv, json or parquet.",
         ),
     ] = None,
     output: Output = None,
@@ -231,7 +229,7 @@ def import_(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...", help="Files, folders or globs: .csv, .csv.gz, .zip.", show_default=False
+            metavar="FILE", help="Files, folders or globs: .csv, .csv.gz, .zip.", show_default=False
         ),
     ],
     format: Annotated[  # noqa: A002
