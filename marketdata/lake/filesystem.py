@@ -88,7 +88,8 @@ def open_storage(url: str, settings: Settings) -> Storage:
     """Open a local folder or ``s3://bucket/prefix``; nothing is created yet.
 
     Raises:
-        UsageError: the URL is of another kind.
+        UsageError: the URL is of another kind, or half of a key is set.
+        StorageError: the bucket does not exist or refuses the key.
     """
     scheme, mark, rest = url.partition("://")
     if mark and scheme == "s3":
@@ -96,12 +97,24 @@ def open_storage(url: str, settings: Settings) -> Storage:
         if not root:
             msg = f"{url!r} names no bucket."
             raise UsageError(msg, hint="Write it as s3://bucket/prefix.")
-        return Storage(f"s3://{root}", _s3(settings, f"s3://{root}"), root, is_local=False)
+        storage = Storage(f"s3://{root}", _s3(settings, f"s3://{root}"), root, is_local=False)
+        _check_bucket(storage)
+        return storage
     if mark and scheme != "file":
         msg = f"A lake cannot lie at {url!r}: {scheme!r} is not known."
         raise UsageError(msg, hint="Use a path on this machine or s3://bucket/prefix.")
     path = Path(rest if mark else url).expanduser().absolute()
     return Storage(path.as_posix(), pafs.LocalFileSystem(), path.as_posix(), is_local=True)
+
+
+def _check_bucket(storage: Storage) -> None:
+    """Ask for the bucket once: reading from one that is not there would look like an empty lake."""
+    bucket = storage.root.partition("/")[0]
+    with storage.errors(""):
+        info = storage.fs.get_file_info(bucket)
+        if info.type == pafs.FileType.NotFound:
+            msg = f"NoSuchBucket: {bucket}"
+            raise OSError(msg)
 
 
 def _s3(settings: Settings, url: str) -> Any:
