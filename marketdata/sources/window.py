@@ -27,10 +27,12 @@ class Cut:
 
 
 def cut(trades: pl.DataFrame, rejects: pl.DataFrame, start: int, end: int) -> Cut:
-    """Cut trades and rejects to a window; a reject whose time cannot be read stays."""
+    """Cut trades and rejects to a window; a reject whose time is what is wrong with it stays."""
     if len(rejects):
-        when = rejects["time"].cast(pl.Int64)
-        rejects = rejects.filter(when.is_null() | ((when >= start) & (when < end)))
+        when = pl.col("time").cast(pl.Int64)
+        rejects = rejects.filter(
+            pl.col("reason").str.starts_with("time") | when.is_null() | ((when >= start) & (when < end))
+        )
     if trades.is_empty():
         return Cut(trades, rejects, None, None, None, ended=False)
     time = trades["time"].cast(pl.Int64).to_numpy()

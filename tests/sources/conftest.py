@@ -109,3 +109,11 @@ def shown(listing: Listing, rows: Columns) -> pl.DataFrame:
 def trades_of(pages: Iterable[Page]) -> pl.DataFrame:
     """All trades of pages, in the order served."""
     return pl.concat([page.trades for page in pages])
+
+
+def holes(trades: pl.DataFrame, expected: pl.DataFrame) -> list[tuple[int, int]]:
+    """Inclusive ranges of the expected ids that are not among the trades; expected ids have no holes."""
+    absent = sorted(set(expected["trade_id"]) - set(trades["trade_id"]))
+    starts = [each for each in absent if each - 1 not in absent]
+    ends = [each for each in absent if each + 1 not in absent]
+    return list(zip(starts, ends, strict=True))
