@@ -45,7 +45,7 @@ class _Application:
         self.exchange = Exchange(config)
         self.faults = FaultBook(parse_faults(config.faults))
         self._latency = config.latency_ms / 1_000
-        # Computing is numpy's and Python's; more threads than cores only trade places.
+        # Enough that a page need not wait for the candles of years.
         self._threads: CapacityLimiter | None = None
         self._served: dict[str, bytes] = {}
         self._weight = _Weight()
@@ -122,7 +122,7 @@ class _Application:
 
     async def _run(self, make: Callable[[], Answer]) -> Answer:
         if self._threads is None:
-            self._threads = CapacityLimiter(2)
+            self._threads = CapacityLimiter(8)
         return await to_thread.run_sync(make, limiter=self._threads)
 
     async def _misbehave(self, path: str, target: str, make: Callable[[], Answer]) -> Response:

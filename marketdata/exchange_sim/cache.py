@@ -41,6 +41,11 @@ class SizedCache(Generic[Value]):
                 self._making.pop(key, None)
             return value
 
+    def peek(self, key: Hashable) -> Value | None:
+        """The value of ``key`` if it is held."""
+        with self._lock:
+            return self._values.get(key)
+
     def _put(self, key: Hashable, value: Value) -> None:
         self._values[key] = value
         self._used += self._size(value)

@@ -150,12 +150,8 @@ class CandleRoom:
         return Candles(open_ns=opens, **columns)
 
     def _of_day(self, tape: Tape, day: int, width_ns: int, now_ns: int) -> Candles:
-        start, stop = day * DAY_NS, (day + 1) * DAY_NS
-
-        def make() -> Candles:
-            rows = tape.rows(tape.after(start - 1), tape.after(min(stop - 1, now_ns)))
-            return of_rows(rows, Grid(width_ns))
-
-        if stop > now_ns:
-            return make()
-        return self._days.get((tape.listing.market, day, width_ns), make)
+        if (day + 1) * DAY_NS <= now_ns:
+            key = (tape.listing.market, day, width_ns)
+            return self._days.get(key, lambda: of_rows(tape.day_once(day), Grid(width_ns)))
+        rows = tape.rows(tape.after(day * DAY_NS - 1), tape.after(now_ns))
+        return of_rows(rows, Grid(width_ns))

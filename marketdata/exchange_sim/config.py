@@ -11,8 +11,8 @@ from typing import Any
 from marketdata.exchange_sim.listing import LISTINGS, Listing, ns_of
 from marketdata.exchange_sim.tape import FixedTape, IdRanges
 
-DAY_ROWS_LIMIT = 2_000_000  # rows of computed days kept in memory, 66 bytes each
-ARCHIVE_BYTES_LIMIT = 64_000_000
+DAY_ROWS_LIMIT = 1_000_000  # rows of computed days kept in memory, 66 bytes each
+ARCHIVE_BYTES_LIMIT = 32_000_000
 CANDLE_BYTES_LIMIT = 32_000_000
 
 

@@ -150,12 +150,12 @@ def trades_of_day(seed: int, listing: Listing, day: int) -> Columns:
 
 def _spread(total: int, parts: int, share: float, rng: np.random.Generator) -> Ints:
     """Deal ``total`` out over a ``share`` of the parts, unevenly and exactly."""
+    if total <= 0:
+        return np.zeros(parts, dtype=np.int64)
     weights = np.where(rng.random(parts) < share, -np.log1p(-rng.random(parts)), 0.0)
     whole = float(weights.sum())
-    if total <= 0 or whole == 0.0:
-        extra = np.zeros(parts, dtype=np.int64)
-        extra[0] = max(total, 0)
-        return extra
+    if whole == 0.0:
+        return np.diff(np.full(parts, total), prepend=0)
     dealt = np.floor(np.cumsum(weights) / whole * total).astype(np.int64)
     dealt[-1] = total
     # Rounding may put the last unit past the end of a sum that fell short by an ulp.
@@ -219,12 +219,13 @@ def _sides(orders: int, rng: np.random.Generator) -> Bools:
 
 def _prices(seed: int, listing: Listing, time_ns: Ints, buys: Bools, rng: np.random.Generator) -> Ints:
     """Price of each order's first fill, in ticks: the mid, half a spread, and on to the grid."""
-    seconds = time_ns / 1e9
+    day = int(time_ns[0] // DAY_NS)
+    grid = day * 86_400.0 + np.arange(0.0, 86_401.0, _SHORTEST_S)
     level = np.log(listing.base.level / listing.quote.level)
-    path = level + _wander(seed, listing.base, seconds) - _wander(seed, listing.quote, seconds)
+    path = level + _wander(seed, listing.base, grid) - _wander(seed, listing.quote, grid)
     # Venues differ a little.
-    path += 0.0003 * _noise(_key(seed, listing.market, "basis"), 3_600, seconds, 0)
-    mid = np.exp(path) * 10.0**listing.tick
+    path += 0.0003 * _noise(_key(seed, listing.market, "basis"), 3_600, grid, 0)
+    mid = np.interp(time_ns / 1e9, grid, np.exp(path)) * 10.0**listing.tick
     half = mid * 0.00002 * (0.5 + rng.random(len(mid)))
     ticks = np.where(buys, np.ceil(mid + half), np.floor(mid - half))
     return np.asarray(np.maximum(1, ticks).astype(np.int64))
@@ -241,21 +242,30 @@ def _lots(listing: Listing, ticks: Ints, rng: np.random.Generator) -> Ints:
     normal = np.sqrt(-2.0 * np.log1p(-rng.random(count))) * np.cos(2 * np.pi * rng.random(count))
     value = listing.order_value / listing.quote.level * np.exp(1.4 * normal - 1.0)
     lots = np.maximum(1.0, np.rint(value * 10.0 ** (listing.tick + listing.lot) / ticks))
-    unit = 10.0 ** np.floor(np.log10(lots))
-    lots = np.where(rng.random(count) < 1 / 6, np.rint(lots / unit) * unit, lots)
+    rounded = np.flatnonzero(rng.random(count) < 1 / 6)
+    unit = 10.0 ** np.floor(np.log10(lots[rounded]))
+    lots[rounded] = np.rint(lots[rounded] / unit) * unit
     return np.asarray(lots.astype(np.int64))
 
 
-def _wander(seed: int, asset: Asset, seconds: Floats) -> Floats:
-    """Log price of an asset around its level: like Brownian motion, yet bounded and readable at any time."""
-    path = np.zeros(len(seconds))
+def _wander(seed: int, asset: Asset, grid: Floats) -> Floats:
+    """Log price of an asset around its level at the grid's seconds: Brownian to the eye, yet bounded.
+
+    Slow octaves are computed on a coarser grid; both grids meet at midnight, so days fit together.
+    """
     if asset.volatility == 0.0:
-        return path
+        return np.zeros(len(grid))
     key = _key(seed, asset.code, "price")
+    coarse = grid[:: 240 // _SHORTEST_S]
+    fast, slow = np.zeros(len(grid)), np.zeros(len(coarse))
     for octave in range(_LONGEST_OCTAVE + 1):
         period = _SHORTEST_S * 2**octave
-        path += asset.volatility * 0.8 * (period / 86_400) ** 0.5 * _noise(key, period, seconds, octave)
-    return path
+        weight = asset.volatility * 0.8 * (period / 86_400) ** 0.5
+        if period < 7_200:
+            fast += weight * _noise(key, period, grid, octave)
+        else:
+            slow += weight * _noise(key, period, coarse, octave)
+    return np.asarray(fast + np.interp(grid, coarse, slow))
 
 
 def _noise(key: int, period: int, seconds: Floats, octave: int) -> Floats:

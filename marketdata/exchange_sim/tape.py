@@ -35,6 +35,10 @@ class Tape(Protocol):
         """The rows at positions ``start <= p < stop``."""
         ...
 
+    def day_once(self, day: int) -> Columns:
+        """All rows of a UTC day, for one use: what is computed for it is not kept."""
+        ...
+
 
 class SyntheticTape:
     """The computed market. ``days`` is shared by all tapes of one exchange process."""
@@ -49,6 +53,11 @@ class SyntheticTape:
         """All rows of a UTC day (days since 1970)."""
         key = (self.listing.market, day)
         return self._days.get(key, lambda: trades_of_day(self._seed, self.listing, day))
+
+    def day_once(self, day: int) -> Columns:
+        """All rows of a UTC day, for one use: what is computed for it is not kept."""
+        held = self._days.peek((self.listing.market, day))
+        return trades_of_day(self._seed, self.listing, day) if held is None else held
 
     def after(self, time_ns: int) -> int:
         """Position of the first row whose ``time_ns`` is greater."""
@@ -101,6 +110,10 @@ class FixedTape:
     def rows(self, start: int, stop: int) -> Columns:
         """The rows at positions ``start <= p < stop``."""
         return self._columns.take(slice(max(0, start), max(0, stop)))
+
+    def day_once(self, day: int) -> Columns:
+        """All rows of a UTC day."""
+        return self.rows(self.after(day * DAY_NS - 1), self.after((day + 1) * DAY_NS - 1))
 
 
 class Reader:
