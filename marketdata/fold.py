@@ -137,7 +137,7 @@ def fill_previous(
     grid = pl.int_range(first, max(first, last), interval.us, eager=True).cast(TIME).alias("open_time")
     joined = grid.to_frame().join(candles, on="open_time", how="left", maintain_order="left")
     empty = pl.col("trade_count").is_null()
-    close = pl.col("close").forward_fill().fill_null(previous_close)
+    close = pl.col("close").forward_fill().fill_null(pl.lit(previous_close, dtype=pl.Float64))
     prices = ("open", "high", "low", "close")
     filled = joined.with_columns(
         *[pl.when(empty).then(close).otherwise(name).alias(name) for name in prices],
