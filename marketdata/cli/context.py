@@ -62,7 +62,7 @@ def warn_of_gaps(here: Context, market: Market, held: Sequence[date], start: dat
             msg, hint=f"To fetch them: marketdata backfill {market} --start {start} --end {end}"
         )
     if absent:
-        say(f"warning: {days_text(absent)} of {market} not in the lake: {ranges_text(absent)}.")
+        say(f"warning: not in the lake: {market} {ranges_text(absent)} ({days_text(absent)}).")
     broken = [m for m in here.lake.manifests(market, start, end) if m.status is not Status.COMPLETE]
     for manifest in broken[:3]:
         say(f"warning: {market} {manifest.day} has status {manifest.status}: {manifest.reason}")

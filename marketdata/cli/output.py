@@ -5,7 +5,7 @@ Numbers come out as the shortest text that reads back as the same float64, times
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -90,24 +90,21 @@ def destination(output: Path | None) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def sink(format: str, output: Path | None, *, rows: int = 20) -> Iterator[Sink]:  # noqa: A002
-    """Open a sink on stdout or on a file, see :func:`destination`. ``rows`` is how many a table shows."""
+def sink(
+    format: str,  # noqa: A002
+    output: Path | None,
+    *,
+    rows: int = 20,
+    optional: Sequence[str] = (),
+) -> Iterator[Sink]:
+    """Open a sink on stdout or on a file, see :func:`destination`.
+
+    A table shows ``rows`` rows, and leaves ``optional`` columns out where there is no room for them.
+    """
     with destination(output) as file:
-        target = _make(format, file, rows)
+        target = TableSink(file, rows, optional) if format == "table" else _SINKS[format](file)
         yield target
         target.close()
-
-
-def _make(format: str, file: IO[bytes], rows: int) -> Sink:  # noqa: A002
-    match format:
-        case "csv":
-            return _Csv(file)
-        case "json":
-            return _Json(file)
-        case "parquet":
-            return _Parquet(file)
-        case _:
-            return TableSink(file, rows)
 
 
 def _slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -158,3 +155,6 @@ class _Parquet:
         if self._writer is not None:
             self._writer.close()
         self._file.flush()
+
+
+_SINKS: dict[str, Callable[[IO[bytes]], Sink]] = {"csv": _Csv, "json": _Json, "parquet": _Parquet}

@@ -46,7 +46,7 @@ def run_candles(
         size = shutil.get_terminal_size((100, 30))
         typer.echo(render_chart(frame, size.columns, min(size.lines - 2, 24), colour=sys.stdout.isatty()))
         return 0
-    with sink(chosen, output, rows=rows) as target:
+    with sink(chosen, output, rows=rows, optional=("vwap", "trades")) as target:
         target.write(_candle_table(frame) if chosen == "table" else _named(frame, market, interval))
     return 0
 
@@ -65,7 +65,7 @@ def run_trades(
     begin, finish = time_range(asked, here.now)
     market, held = _held(here, text, begin, finish)
     days = [day for day in days_between(begin.date(), _last_day(finish)) if day in held]
-    with sink(chosen, output, rows=rows) as target:
+    with sink(chosen, output, rows=rows, optional=("fills",)) as target:
         for day in days:
             opens, closes = day_window(day)
             frame = reading.trades(here.lake, market, max(begin, opens), min(finish, closes))
@@ -91,7 +91,7 @@ def _last_day(finish: datetime) -> date:
 
 
 def _candle_table(frame: pl.DataFrame) -> pl.DataFrame:
-    vwap = (pl.col("quote_volume") / pl.col("volume")).round_sig_figs(9).alias("vwap")
+    vwap = (pl.col("quote_volume") / pl.col("volume")).round_sig_figs(7).alias("vwap")
     marks = (
         [pl.when("filled").then(pl.lit("filled")).otherwise(pl.lit("")).alias("")]
         if "filled" in frame.columns

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import IO
 
@@ -19,7 +20,7 @@ def draw(renderable: RenderableType, file: IO[bytes]) -> None:
     terminal = file.isatty()
     console = Console(
         file=StringIO(),
-        width=shutil.get_terminal_size((_WIDE, 24)).columns,
+        width=terminal_width(),
         force_terminal=terminal,
         highlight=False,
     )
@@ -30,12 +31,17 @@ def draw(renderable: RenderableType, file: IO[bytes]) -> None:
     file.flush()
 
 
+def terminal_width() -> int:
+    """Columns of the terminal, or what COLUMNS says."""
+    return shutil.get_terminal_size((_WIDE, 24)).columns
+
+
 class TableSink:
     """Keeps the first and the last rows only, however many there are."""
 
-    def __init__(self, file: IO[bytes], rows: int) -> None:
-        """Show at most ``rows`` rows on ``file``."""
-        self._file, self._rows = file, rows
+    def __init__(self, file: IO[bytes], rows: int, optional: Sequence[str] = ()) -> None:
+        """Show at most ``rows`` rows on ``file``; without ``optional`` columns where there is no room."""
+        self._file, self._rows, self._optional = file, rows, optional
         self._all: list[pl.DataFrame] = []  # as long as they may all be shown
         self._tail: list[pl.DataFrame] = []
         self._count = 0
@@ -63,14 +69,24 @@ class TableSink:
             caption=f"{self._count:,} row{'' if self._count == 1 else 's'}",
             caption_justify="left",
         )
-        for name, dtype in shown.schema.items():
-            table.add_column(name, justify="right" if dtype.is_numeric() else "left", no_wrap=True)
-        columns = [_texts(shown[name]) for name in shown.columns]
+        texts = {name: _texts(shown[name]) for name in shown.columns}
+        for name in self._optional:
+            if _width(texts) > terminal_width():
+                texts.pop(name, None)
+        for name in texts:
+            numeric = shown[name].dtype.is_numeric()
+            table.add_column(name, justify="right" if numeric else "left", no_wrap=True, overflow="fold")
+        columns = list(texts.values())
         for place, row in enumerate(zip(*columns, strict=True)):
             if cut and place == first:
                 table.add_row(*["…"] * len(columns), style="dim")
             table.add_row(*row)
         return table
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    """Of the whole table, three columns of space with each."""
+    return sum(max(len(name), *map(len, cells), 0) + 3 for name, cells in columns.items())
 
 
 def _texts(column: pl.Series) -> list[str]:
