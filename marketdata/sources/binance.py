@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from marketdata.candle import EXCHANGE_CANDLE_SCHEMA
 from marketdata.errors import MalformedResponse, UnknownName, UsageError
 from marketdata.interval import INTERVALS, Interval, from_us, to_us
 from marketdata.market import Market
@@ -134,8 +135,8 @@ class BinanceTrades:
 
         return self._client.get("publicGetAggTrades", params, first_id)
 
-    def _from_id(self, symbol: str, first: int, limit: int = PAGE_ROWS) -> _Answer:
-        params = {"symbol": symbol, "fromId": first, "limit": limit}
+    def _from_id(self, symbol: str, first: int, limit: int | None = None) -> _Answer:
+        params = {"symbol": symbol, "fromId": first, "limit": limit or PAGE_ROWS}
         return self._client.get("publicGetAggTrades", params, lambda body: self._read(body, symbol, first))
 
     def _read(self, body: Any, symbol: str, first: int) -> _Answer:
@@ -182,7 +183,7 @@ class BinanceCandles:
             raise UnknownName(interval.name, kind="interval of Binance's candles", known=known)
         symbol = self._client.market_id(market)
         at, stop = to_us(start) // 1000, -(-to_us(end) // 1000)
-        found = [read.exchange_candles(pl.DataFrame({"open_time": []}))]
+        found = [EXCHANGE_CANDLE_SCHEMA.to_frame()]
         while at < stop:
             params = {
                 "symbol": symbol,
