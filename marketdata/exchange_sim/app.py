@@ -115,6 +115,7 @@ class _Application:
             await asyncio.sleep(self._latency)
         path = request.url.path
         if not self.faults:
+            self._served.clear()
             return _response(await self._run(make))
         query = "&".join(f"{name}={value}" for name, value in parameters.items())
         target = f"{path}?{query}" if query else path
@@ -152,7 +153,6 @@ class _Application:
     def _repeat(self, path: str, target: str, body: bytes, *, again: bool) -> bytes:
         """Serve the page before this one again; pages are kept only while a fault may want them."""
         if not self.faults.watches("repeat", target):
-            self._served.clear()
             return body
         query = target.partition("?")[2].split("&")
         key = f"{path}?{[part for part in query if part.startswith(('pair=', 'symbol='))]}"

@@ -180,6 +180,8 @@ def _settings(app: Any) -> uvicorn.Config:
         log_level="critical",
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
+        # Longer than a client's pause between two requests on one connection.
+        timeout_keep_alive=75,
     )
 
 
