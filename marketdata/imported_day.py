@@ -5,18 +5,16 @@ incomplete one, and ids of two kinds are never mixed in one day.
 """
 
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Literal
 
 import polars as pl
 
-from marketdata.completeness import build_manifest
+from marketdata.completeness import Stretch, build_manifest
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
 from marketdata.trade import Merged, assign_ids, empty_rejects, empty_trades, merge_trades
-
-Stretch = tuple[datetime, datetime]
 
 _STRENGTH = {Ids.FINGERPRINT: 0, Ids.EXCHANGE: 1, Ids.SEQUENTIAL: 1}
 
@@ -82,9 +80,9 @@ def place(lake: Lake, new: ImportedDay) -> Placed:
     with lake.lock(new.market, new.day):
         held = lake.manifest(new.market, new.day)
         own = _own(new)
-        mine = _manifest(new, own, None)
-        what = "new" if held is None else _verdict(held, mine)
         keep_rejects(lake, new.market, new.day, pl.concat([new.rejects, own.conflicts]))
+        mine = _manifest(new, own, None, new.rejects["trade_id"])
+        what = "new" if held is None else _verdict(held, mine)
         repeated, conflicts = own.repeated, len(own.conflicts)
         if what == "keep" and held is not None:
             return Placed(kept=_why_kept(held, mine))
@@ -95,7 +93,8 @@ def place(lake: Lake, new: ImportedDay) -> Placed:
             added = len(merged.trades) - len(before)
             conflicts += len(merged.conflicts)
             repeated += len(own.trades) - added - len(merged.conflicts)
-            mine = _manifest(new, merged, held)
+            refused = lake.read_rejects(new.market, *day_window(new.day))["trade_id"]
+            mine = _manifest(new, merged, held, refused)
             if replace(mine, evidence=held.evidence) != held:
                 lake.write_trades(new.market, new.day, merged.trades, mine)
             return Placed(added, repeated, conflicts)
@@ -126,7 +125,7 @@ def _why_kept(held: Manifest, new: Manifest) -> str:
     return f"kept, the file does not hold the whole day and has other ids ({id_space(new)})"
 
 
-def _manifest(new: ImportedDay, rows: Merged, held: Manifest | None) -> Manifest:
+def _manifest(new: ImportedDay, rows: Merged, held: Manifest | None, refused_ids: pl.Series) -> Manifest:
     covered = [] if new.covered is None else [new.covered]
     files = {new.file}
     previous_id, following_id = new.previous_id, new.following_id
@@ -147,7 +146,7 @@ def _manifest(new: ImportedDay, rows: Merged, held: Manifest | None) -> Manifest
         rows.trades,
         source=new.source if held is None else held.source,
         ids=new.ids,
-        covered=joined(covered),
+        covered=covered,
         previous_id=previous_id,
         following_id=following_id,
         not_served=() if held is None else held.not_served,
@@ -156,20 +155,8 @@ def _manifest(new: ImportedDay, rows: Merged, held: Manifest | None) -> Manifest
         pages=0 if held is None else held.pages,
         cursor=None if held is None else held.cursor,
         evidence={**evidence, "files": " | ".join(sorted(files)), "id_space": new.id_space},
+        refused_ids=refused_ids,
     )
-
-
-def joined(stretches: list[Stretch]) -> tuple[Stretch, ...]:
-    """Stretches of time in order, those that touch made one."""
-    found: list[Stretch] = []
-    for start, end in sorted(stretches):
-        if start >= end:
-            continue
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], end))
-        else:
-            found.append((start, end))
-    return tuple(found)
 
 
 def _counts(rejects: pl.DataFrame) -> dict[str, int]:
@@ -256,7 +243,7 @@ def _extend(
             trades,
             source=held.source,
             ids=held.ids,
-            covered=joined([*held.covered, stretch]),
+            covered=[*held.covered, stretch],
             previous_id=held.previous_id if previous_id is None else previous_id,
             following_id=held.following_id if following_id is None else following_id,
             not_served=held.not_served,
@@ -265,6 +252,7 @@ def _extend(
             pages=held.pages,
             cursor=held.cursor,
             evidence=held.evidence,
+            refused_ids=lake.read_rejects(held.market, *day_window(held.day))["trade_id"],
         )
         if manifest != held:
             lake.write_trades(held.market, held.day, trades, manifest)

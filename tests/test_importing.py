@@ -357,6 +357,18 @@ def test_refused_rows_are_kept_with_reason_and_line_once(lake: Lake, tmp_path: P
     }
 
 
+def test_a_refused_row_is_not_a_missing_trade(lake: Lake, tmp_path: Path) -> None:
+    name = "BTCUSDT-trades-2023-01-01"
+    lines = [f"{n},{0 if n == 5 else 1},1,1,{(T0 + n) * 1000},True,True\n" for n in range(10)]
+    _import(lake, _zip(tmp_path, name, "".join(lines)))
+    for _ in range(2):
+        manifest = lake.manifest(USDT, FIRST)
+        assert manifest is not None
+        assert (manifest.status, manifest.missing_ids) == (Status.COMPLETE, ())
+        assert manifest.rejected == {"price not positive": 1}
+        _import(lake, tmp_path / f"{name}.zip")
+
+
 def test_a_foreign_file_among_others_stops_the_import_before_anything_is_written(
     lake: Lake, tmp_path: Path
 ) -> None:
