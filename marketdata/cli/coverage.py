@@ -34,9 +34,9 @@ _SCHEMA = pl.Schema(
         "status": pl.String(),
         "reason": pl.String(),
         "rows": pl.Int64(),
-        "missing": pl.Int64(),
-        "not_served": pl.Int64(),
-        "rejected": pl.Int64(),
+        "missing_trades": pl.Int64(),
+        "not_served_trades": pl.Int64(),
+        "rejected_rows": pl.Int64(),
         "source": pl.String(),
     }
 )

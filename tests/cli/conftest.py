@@ -34,8 +34,8 @@ class Result:
         return errors[0].removeprefix("error: ")
 
 
-class Stream(io.TextIOWrapper):
-    """A stream that may say it is a terminal."""
+class Bytes(io.BytesIO):
+    """What is written to a stream that may say it is a terminal."""
 
     terminal = False
 
@@ -53,6 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     for name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MARKETDATA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MARKETDATA_REQUEST_INTERVAL_MS", "0")
@@ -65,8 +66,9 @@ def marketdata(home: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run ``marketdata ARGUMENTS``; ``terminal=True`` makes stdout one."""
 
     def run(*arguments: object, terminal: bool = False, columns: int = 100) -> Result:
-        out, err = (Stream(io.BytesIO(), encoding="utf-8") for _ in range(2))
-        out.terminal = terminal
+        written, complaints = Bytes(), Bytes()
+        written.terminal = terminal
+        out, err = (io.TextIOWrapper(buffer, encoding="utf-8") for buffer in (written, complaints))
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
@@ -74,7 +76,6 @@ def marketdata(home: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
             code = main([str(argument) for argument in arguments])
         out.flush()
         err.flush()
-        stdout, stderr = (stream.buffer.getvalue() for stream in (out, err))  # type: ignore[attr-defined]
-        return Result(code, stdout, stderr.decode())
+        return Result(code, written.getvalue(), complaints.getvalue().decode())
 
     return run
