@@ -83,8 +83,8 @@ def demo(days: int = DAYS) -> int:
         _clear(settings.home)
         console.rule("marketdata demo", align="left")
         console.print(
-            "The market is [bold]synthetic[/bold]: a local exchange makes it up and serves it in the formats"
-            "\nof Kraken and Binance. No price below was ever paid, and nothing leaves this machine."
+            "The market is [bold]synthetic[/bold]: a local exchange makes it up and serves it as\n"
+            "Kraken and Binance would. No price below was ever paid, and nothing leaves this machine."
         )
         end = datetime.now(UTC).date()
         markets = tuple(tracked.market for tracked in settings.tracked)
@@ -94,12 +94,13 @@ def demo(days: int = DAYS) -> int:
         sound = summarise(console, result)
         console.print()
         console.print(
-            f"[bold]{seconds:.1f} s[/bold] for the backfill, {time.monotonic() - began:.1f} s with the rest; "
-            f"peak memory of a run [bold]{human_bytes(memory.largest)}[/bold], "
-            f"of the whole platform {human_bytes(memory.total)}"
+            f"time     [bold]{seconds:.1f} s[/bold] for the backfill, "
+            f"{time.monotonic() - began:.1f} s with all else\n"
+            f"memory   [bold]{human_bytes(memory.largest)}[/bold] at the peak of a run, "
+            f"{human_bytes(memory.total)} all processes together"
         )
-        console.print(f"The data lies in {settings.lake_url}")
-        console.print("Look at it in the Dagster UI: [bold]make up[/bold]")
+        console.print(f"data     {settings.lake_url}", soft_wrap=True)
+        console.print("look     [bold]make up[/bold] shows it in the Dagster UI\n")
         if not backfill.succeeded:
             console.print(f"[red]The backfill ended as {backfill.status}.[/red] {backfill.error or ''}")
             console.print(f"Its logs are in {settings.home / 'logs'}")
@@ -129,8 +130,8 @@ def _run(console: Console, settings: Settings, result: Result) -> tuple[Backfill
             )
             last = result.end - timedelta(days=1)
             console.print(
-                f"One backfill, launched as the UI does: {result.start} to {last}, {len(result.days)} days x "
-                f"{len(result.markets)} markets, trades, candles and the exchange's own candles"
+                f"One backfill, launched as the UI does it: {len(result.days)} days x {len(result.markets)} markets,"
+                f"\n{result.start} to {last}: trades, candles, and the exchange's own candles"
             )
             with _Watch(console, result) as watch:
                 backfill = stack.graphql.wait(backfill_id, progress=watch)
@@ -183,8 +184,9 @@ def summarise(console: Console, result: Result) -> bool:
     console.rule("every day, complete or not", align="left")
     console.print(render_coverage(manifests, result.markets, result.start, result.end))
     console.print()
-    console.rule("rows, bytes, and the candles beside the exchange's own", align="left")
+    console.rule("rows, bytes, and candles beside the exchange's own", align="left")
     differences = _print_markets(console, result, manifests)
+    console.print("[dim]Kraken serves 720 candles of a width; older days are compared in wider ones.[/dim]")
     console.print()
     _print_candles(console, result)
     wanted = len(result.days) * len(result.markets)
@@ -196,12 +198,18 @@ def summarise(console: Console, result: Result) -> bool:
     return complete == wanted and not differences
 
 
+def _table(first: str, *others: str) -> Table:
+    """A table without lines; numbers to the right, nothing broken over two lines."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def _print_markets(console: Console, result: Result, manifests: Sequence[Manifest]) -> int:
     """One line a market; returns how many candles differ or could not be compared at all."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("market")
-    for name in ("trades", "fills", "in the lake", "bytes a trade", "1m candles", "equal", "different"):
-        table.add_column(name, justify="right")
+    table = _table("market", "trades", "fills", "size", "B/trade", "candles", "equal", "differ")
     sums = [0] * 6
     for market in result.markets:
         own = [manifest for manifest in manifests if manifest.market == market]
@@ -245,15 +253,13 @@ def _print_candles(console: Console, result: Result) -> None:
     console.print(Text.from_ansi(render_chart(hours, width=width, height=14, colour=console.is_terminal)))
     console.print()
     tail = reading.candles(result.lake, market, "1h", *day_window(last)).tail(4)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("1h candle", "open", "high", "low", "close", "volume", "trades", "vwap"):
-        table.add_column(name, justify="left" if name == "1h candle" else "right")
+    table = _table("1h candle", "open", "high", "low", "close", "volume", "trades", "vwap")
     for row in tail.with_columns((pl.col("quote_volume") / pl.col("volume")).alias("vwap")).iter_rows(
         named=True
     ):
         prices = [f"{row[name]:,.2f}" for name in ("open", "high", "low", "close")]
         table.add_row(
-            f"{row['open_time']:%Y-%m-%d %H:%M}", *prices, f"{row['volume']:,.4f}", f"{row['trade_count']:,}",
+            f"{row['open_time']:%m-%d %H:%M}", *prices, f"{row['volume']:,.4f}", f"{row['trade_count']:,}",
             f"{row['vwap']:,.2f}",
         )  # fmt: skip
     console.print(table)
