@@ -20,8 +20,11 @@ _FIELDS = {"username": "USER", "password": "PASSWORD", "hostname": "HOST", "port
 _SCHEME = "postgresql+psycopg2"
 _SQLITE = """
 storage:
-  sqlite:
-    base_dir: {folder}
+  custom:
+    module: marketdata_dagster.storage
+    class: LocalStorage
+    config:
+      base_dir: {folder}
 """
 
 

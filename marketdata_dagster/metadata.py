@@ -6,7 +6,6 @@ from datetime import datetime
 
 import dagster as dg
 import polars as pl
-from marketdata.reconcile import Comparison
 
 from marketdata.backfill import DayReport
 from marketdata.fold import fold
@@ -14,6 +13,7 @@ from marketdata.interval import INTERVALS
 from marketdata.lake import Lake
 from marketdata.lake.paths import Kind
 from marketdata.manifest import Manifest, day_window
+from marketdata.reconcile import Comparison
 from marketdata_dagster import picture
 from marketdata_dagster.defs.partitions import Job
 
@@ -45,7 +45,7 @@ def of_trades(lake: Lake, job: Job, manifest: Manifest, report: DayReport | None
     trades = lake.read_trades(job.market, start, end)
     covered = sum((until - since).total_seconds() for since, until in manifest.covered)
     values: dict[str, dg.MetadataValue] = {
-        "picture": dg.MetadataValue.md(picture.of_day(fold(trades, "30m"), job.day)),
+        "picture": dg.MetadataValue.md(picture.of_day(fold(trades, "15m"), job.day)),
         ROWS: dg.MetadataValue.int(manifest.rows),
         "status": dg.MetadataValue.text(manifest.status.value),
         "reason": dg.MetadataValue.text(manifest.reason),

@@ -21,7 +21,7 @@ INLINE_LIMIT = 999
 # Transparent ground, rising candle, falling candle, volume; readable on white and on black.
 _PALETTE = bytes.fromhex("ffffff2e9e6bd1495b8e8aa0")
 _RISING, _FALLING, _VOLUME = 1, 2, 3
-_CANDLE_ROWS, _VOLUME_ROWS, _SLOT = 56, 14, 6
+_CANDLE_ROWS, _VOLUME_ROWS, _SLOT = 72, 18, 8
 _DAY_US = 86_400_000_000
 
 Canvas = np.ndarray[Any, np.dtype[np.uint8]]
@@ -31,7 +31,7 @@ def of_day(candles: pl.DataFrame, day: date) -> str:
     """Markdown with a picture of the day, never longer than INLINE_LIMIT.
 
     Args:
-        candles: of that day, any interval that divides 30 minutes; columns as in CANDLE_SCHEMA.
+        candles: of that day, any interval that divides 15 minutes; columns as in CANDLE_SCHEMA.
         day: the UTC day, drawn from midnight to midnight.
     """
     if candles.is_empty():

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from marketdata.completeness import missing_ranges
-
 from marketdata.backfill import compare_day
+from marketdata.completeness import Ranges, missing_ranges, without
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata_dagster import metadata
@@ -82,9 +81,6 @@ def candles_agree_with_the_exchange(lake: Lake, job: Job) -> Verdict:
     return Verdict(passed=False, sentence=sentence, metadata=facts)
 
 
-Ranges = tuple[tuple[int, int], ...]
-
-
 def between(earlier: Manifest, later: Manifest) -> Ranges:
     """Ids between two neighbouring days that are in neither and that nobody knows to be not served."""
     if {earlier.ids, later.ids} != {Ids.SEQUENTIAL}:
@@ -94,18 +90,3 @@ def between(earlier: Manifest, later: Manifest) -> Ranges:
     if last is None or first is None or first <= last + 1:
         return ()
     return without(((last + 1, first - 1),), (*earlier.not_served, *later.not_served))
-
-
-def without(ranges: Ranges, known: Ranges) -> Ranges:
-    """Inclusive ranges without the ids of other inclusive ranges."""
-    left: list[tuple[int, int]] = []
-    for first, last in ranges:
-        for a, b in sorted(known):
-            if b < first or a > last:
-                continue
-            if a > first:
-                left.append((first, a - 1))
-            first = b + 1  # noqa: PLW2901
-        if first <= last:
-            left.append((first, last))
-    return tuple(left)
