@@ -6,6 +6,7 @@ exchange, symbol and interval are added where frames meet. An interval without t
 
 import polars as pl
 
+from marketdata.interval import Interval
 from marketdata.trade import TIME
 
 # volume and taker_buy_volume in base units, quote_volume and taker_buy_quote_volume in quote units.
@@ -43,3 +44,49 @@ EXCHANGE_CANDLE_SCHEMA = pl.Schema(
 def empty_candles() -> pl.DataFrame:
     """A frame of no candles."""
     return CANDLE_SCHEMA.to_frame()
+
+
+def broken(candles: pl.DataFrame, interval: str | Interval) -> pl.DataFrame:
+    """Candles that no trades can have made.
+
+    Args:
+        candles: CANDLE_SCHEMA of one market and this interval.
+
+    Returns:
+        One row a broken rule: ``open_time`` and ``rule``. Empty when all is well.
+    """
+    interval = Interval.parse(interval)
+    column = pl.col
+    slack = 1 + 1e-9  # sums are floats
+    quote, volume = column("quote_volume"), column("volume")
+    ends = column("open_time") + interval.width
+    rules: dict[str, pl.Expr] = {
+        "open_time is not on the grid": column("open_time") != interval.floor_expr(column("open_time")),
+        "open_time repeats or goes back": column("open_time") <= column("open_time").shift(1),
+        "low is not above 0": ~(column("low") > 0),
+        "open is not between low and high": ~column("open").is_between("low", "high"),
+        "close is not between low and high": ~column("close").is_between("low", "high"),
+        "volume is not above 0": ~(volume > 0),
+        "quote_volume does not fit the prices": ~quote.is_between(
+            volume * column("low") / slack, volume * column("high") * slack
+        ),
+        "trade_count is not above 0": ~(column("trade_count") > 0),
+        "taker_buy_volume is not between 0 and volume": ~column("taker_buy_volume").is_between(
+            0, volume * slack
+        ),
+        "taker_buy_quote_volume is not between 0 and quote_volume": ~column(
+            "taker_buy_quote_volume"
+        ).is_between(0, quote * slack),
+        "only one taker volume is known": (
+            column("taker_buy_volume").is_null() != column("taker_buy_quote_volume").is_null()
+        ),
+        "first trade is not inside": (column("first_trade_time") < column("open_time"))
+        | (column("first_trade_time") >= ends),
+        "last trade is not inside": (column("last_trade_time") < column("open_time"))
+        | (column("last_trade_time") >= ends),
+        "first trade is after the last": column("first_trade_time") > column("last_trade_time"),
+    }
+    found = [
+        candles.filter(rule).select("open_time", pl.lit(name).alias("rule")) for name, rule in rules.items()
+    ]
+    return pl.concat(found).sort("open_time", "rule")
