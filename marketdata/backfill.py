@@ -1,0 +1,207 @@
+"""Days of trades into the lake, one or many, and the candles made of them."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from datetime import date, datetime
+from itertools import chain, zip_longest
+
+import polars as pl
+
+from marketdata import fold as folding
+from marketdata.agreement import compare_day, fetch_exchange_candles
+from marketdata.errors import MarketDataError, StorageError, TransientError, UnknownName, UsageError
+from marketdata.fetching import SEALING, DayReport, OnProgress, Progress, fetch_day
+from marketdata.lake import Lake
+from marketdata.manifest import day_window
+from marketdata.market import Market
+from marketdata.settings import Settings
+from marketdata.sources.base import Page, TradeSource
+
+__all__ = [
+    "DayReport",
+    "Failed",
+    "Job",
+    "Outcome",
+    "Progress",
+    "backfill",
+    "compare_day",
+    "fetch_day",
+    "fetch_exchange_candles",
+    "fold_day",
+]
+
+Job = tuple[Market, date]
+Failed = tuple[Job, MarketDataError]
+Outcome = DayReport | Failed
+FindSource = Callable[[Market, date, Settings, datetime], TradeSource]
+
+
+def fold_day(lake: Lake, market: Market, day: date) -> pl.DataFrame:
+    """Fold a day of the lake into 1m candles, store and return them (CANDLE_SCHEMA).
+
+    Raises:
+        UsageError: the lake does not hold the day.
+        StorageError, CorruptFile: from the lake.
+    """
+    manifest = lake.manifest(market, day)
+    if manifest is None:
+        msg = f"The lake holds no trades of {market} on {day}."
+        raise UsageError(msg, hint=f"Run: marketdata backfill {market} --start {day} --end ...")
+    with SEALING:
+        candles = folding.fold(lake.read_trades(market, *day_window(day)), "1m")
+        lake.write_candles(market, day, "1m", candles, facts={"trades": manifest.content_hash})
+    return candles
+
+
+def backfill(
+    lake: Lake,
+    jobs: Sequence[Job],
+    settings: Settings,
+    *,
+    now: datetime,
+    workers: int | None = None,
+    refresh: bool = False,
+    fold: bool = True,
+    on_progress: OnProgress | None = None,
+    on_day: Callable[[Outcome], None] | None = None,
+    find_source: FindSource | None = None,
+) -> list[Outcome]:
+    """Fetch many days side by side; a day that fails does not stop the others.
+
+    A name that the exchange does not know fails all days of that market at once, and a lake that cannot be
+    written fails all that are left. Ctrl-C stops after the pages on their way, which are kept.
+
+    Args:
+        jobs: markets and UTC days, in the order wanted.
+        fold: whether to make the 1m candles of each day, where those stored are not of these trades.
+        workers: days on their way at once; ``settings.workers`` by default.
+        on_progress, on_day: called by one thread at a time; ``on_day`` as days end.
+        find_source: ``marketdata.sources.trade_source`` by default.
+
+    Returns:
+        For each job, in the order of ``jobs``, its report, or the job and its error.
+    """
+    run = _Run(
+        lake,
+        settings,
+        now=now,
+        refresh=refresh,
+        fold=fold,
+        on_progress=on_progress,
+        on_day=on_day,
+        find_source=find_source or _find_source,
+    )
+    outcomes: dict[Job, Outcome] = {}
+    with ThreadPoolExecutor(workers or settings.workers, thread_name_prefix="backfill") as pool:
+        futures: list[Future[tuple[Job, Outcome]]] = [
+            pool.submit(run.day, job) for job in _side_by_side(dict.fromkeys(jobs))
+        ]
+        try:
+            for future in as_completed(futures):
+                job, outcome = future.result()
+                outcomes[job] = outcome
+        except BaseException:
+            run.stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return [outcomes[job] for job in jobs]
+
+
+def _find_source(market: Market, day: date, settings: Settings, now: datetime) -> TradeSource:
+    from marketdata import sources  # ccxt takes a second to import  # noqa: PLC0415
+
+    return sources.trade_source(market, day, settings, now)
+
+
+def _side_by_side(jobs: dict[Job, None]) -> Iterator[Job]:
+    """Jobs of several exchanges in turns: workers that wait for one exchange leave the others some."""
+    by_exchange: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_exchange.setdefault(job[0].exchange, []).append(job)
+    turns = chain.from_iterable(zip_longest(*by_exchange.values()))
+    return (job for job in turns if job is not None)
+
+
+class _Run:
+    """What the days of one backfill share."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        settings: Settings,
+        *,
+        now: datetime,
+        refresh: bool,
+        fold: bool,
+        on_progress: OnProgress | None,
+        on_day: Callable[[Outcome], None] | None,
+        find_source: FindSource,
+    ) -> None:
+        self.stop = threading.Event()
+        self._lake, self._settings, self._now = lake, settings, now
+        self._refresh, self._fold = refresh, fold
+        self._on_progress, self._on_day, self._find_source = on_progress, on_day, find_source
+        self._callbacks = threading.Lock()
+        self._unknown: dict[Market, UnknownName] = {}
+        self._broken: StorageError | None = None
+
+    def day(self, job: Job) -> tuple[Job, Outcome]:
+        market, day = job
+        outcome: Outcome
+        try:
+            error = self._unknown.get(market) or self._broken
+            if error is not None:
+                raise error
+            outcome = self._fetch_and_fold(market, day)
+        except MarketDataError as error:
+            if isinstance(error, UnknownName):
+                self._unknown[market] = error
+            if isinstance(error, StorageError):
+                self._broken = error
+            outcome = (job, error)
+        if self._on_day is not None:
+            with self._callbacks:
+                self._on_day(outcome)
+        return job, outcome
+
+    def _fetch_and_fold(self, market: Market, day: date) -> DayReport:
+        source = _Stoppable(self._find_source(market, day, self._settings, self._now), self.stop)
+        report = fetch_day(
+            self._lake,
+            source,
+            market,
+            day,
+            now=self._now,
+            refresh=self._refresh,
+            on_progress=None if self._on_progress is None else self._progress,
+        )
+        if self._fold:
+            facts = self._lake.read_facts("candles", market, day, "1m")
+            if facts is None or facts.get("trades") != report.manifest.content_hash:
+                fold_day(self._lake, market, day)
+        return report
+
+    def _progress(self, progress: Progress) -> None:
+        if self._on_progress is not None:
+            with self._callbacks:
+                self._on_progress(progress)
+
+
+class _Stoppable:
+    """A source that ends between two pages when the run is stopped."""
+
+    def __init__(self, source: TradeSource, stop: threading.Event) -> None:
+        self.name, self.exchange = source.name, source.exchange
+        self.sequential_ids = source.sequential_ids
+        self.refetch = source.refetch
+        self._source, self._stop = source, stop
+
+    def pages(
+        self, market: Market, start: datetime, end: datetime, cursor: str | None = None
+    ) -> Iterator[Page]:
+        for page in self._source.pages(market, start, end, cursor):
+            yield page
+            if self._stop.is_set() and page.next_cursor is not None:
+                msg = f"{market} {start.date()} was stopped on its way."
+                raise TransientError(msg, hint="Run again: it goes on at the page where it stopped.")
