@@ -130,8 +130,8 @@ def _run(console: Console, settings: Settings, result: Result) -> tuple[Backfill
             )
             last = result.end - timedelta(days=1)
             console.print(
-                f"One backfill, launched as the UI does it: {len(result.days)} days x {len(result.markets)} markets,"
-                f"\n{result.start} to {last}: trades, candles, and the exchange's own candles"
+                f"One backfill, launched as the UI does: {len(result.days)} days x {len(result.markets)} "
+                f"markets,\n{result.start} to {last}: trades, candles, and the exchange's own candles"
             )
             with _Watch(console, result) as watch:
                 backfill = stack.graphql.wait(backfill_id, progress=watch)
