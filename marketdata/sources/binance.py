@@ -253,7 +253,7 @@ def _klines_reader(symbol: str, start_ms: int) -> Callable[[Any], pl.DataFrame]:
         what = f"Binance's klines of {symbol}"
         rows = _rows(body, what)
         if not rows:
-            return read.exchange_candles(pl.DataFrame({"open_time": []}))
+            return EXCHANGE_CANDLE_SCHEMA.to_frame()
         if not all(isinstance(row, list) and len(row) >= 11 for row in rows):
             msg = f"{what} have rows that are no candles."
             raise MalformedResponse(msg)

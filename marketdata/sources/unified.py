@@ -9,6 +9,7 @@ own: it is lossless as far as the exchange answers ``since`` from the oldest tra
 - Some exchanges answer a window of time only, so an empty answer means "look an hour later".
 - Some ignore ``since`` and serve their newest trades. Then the first page is part of the newest one and the
   history cannot be had, which is an error and not an empty day.
+- Whether the ids are used is decided by the first page and kept in the cursor, so a day has one kind.
 - A day is known to its end only when a trade after it was served.
 """
 
@@ -19,15 +20,19 @@ from typing import Any
 
 import polars as pl
 
+from marketdata.candle import EXCHANGE_CANDLE_SCHEMA
 from marketdata.errors import ExchangeRefused, MalformedResponse, UnknownName, UsageError
 from marketdata.interval import INTERVALS, Interval, from_us, to_us
 from marketdata.market import Market
 from marketdata.sources import rows as read
 from marketdata.sources.base import Page
 from marketdata.sources.client import Client
+from marketdata.sources.window import cut
 from marketdata.trade import empty_rejects, empty_trades, validate
 
 _HOUR_MS = 3_600_000
+_OVERLAP_MS = 1_000
+_NO_IDS = ":no-ids"
 # How far behind the end a trade is looked for that shows that the day is over.
 _LOOK_PAST_END = timedelta(days=1)
 # Fewer rows may be all that a new market has.
@@ -37,16 +42,34 @@ _SIDES = {"buy": "buy", "sell": "sell"}
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
+    """One answer, trades by time."""
+
     trades: pl.DataFrame
     rejects: pl.DataFrame
-    count: int
+    ids: bool | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.trades) + len(self.rejects)
+
+    @property
+    def newest_ms(self) -> int | None:
+        """Time of the newest row, refused ones included where time is not what is wrong with them."""
+        refused = self.rejects.filter(~pl.col("reason").str.starts_with("time"))
+        newest = pl.concat([self.trades["time"], refused["time"]]).max()
+        return to_us(newest) // 1000 if isinstance(newest, datetime) else None
+
+    def since(self, at: int) -> "_Answer":
+        """Only what is from that millisecond on; a reject without a time is not known to be older."""
+        late = pl.col("time").is_null() | (pl.col("time") >= from_us(at * 1000))
+        return _Answer(self.trades.filter(late), self.rejects.filter(late), self.ids)
 
 
 class UnifiedTrades:
-    """Trades of any exchange of ccxt; the cursor is the next millisecond.
+    """Trades of any exchange of ccxt; the cursor is the next millisecond, or ``<millisecond>:no-ids``.
 
-    Ids are the exchange's where they are integers, else null (fingerprints are given to the whole day).
-    They are not taken for sequential, whatever they look like.
+    Ids are the exchange's where they are integers and each its own, else null (fingerprints are given to the
+    whole day). They are not taken for sequential, whatever they look like.
     """
 
     sequential_ids = False
@@ -64,46 +87,39 @@ class UnifiedTrades:
         self._check(market)
         start_ms, end_ms = to_us(start) // 1000, -(-to_us(end) // 1000)
         last_ms = to_us(min(end + _LOOK_PAST_END, self._client.clock.now())) // 1000
-        at = start_ms if cursor is None else _parse(cursor)
+        at, ids = (start_ms, None) if cursor is None else _parse(cursor)
         reached, checked = from_us(max(at, start_ms) * 1000), cursor is not None
         while True:
-            answer = self._ask(market, at)
-            evidence: dict[str, str] = {}
-            if answer.count == 0:
+            answer = self._from(market, at, ids)
+            newest = answer.newest_ms
+            if newest is None:
                 at += _HOUR_MS
                 if at <= last_ms:
                     continue
                 # Nothing behind the last trade shows that there was none: `reached` stays.
                 yield Page(empty_trades(), None, reached, evidence={"end": "no trade was served behind it"})
                 return
+            ids = answer.ids
             if not checked:
                 self._check_history(market, at, answer)
                 checked = True
-            times = answer.trades["time"]
-            newest = to_us(times.max()) // 1000 if len(times) else at  # type: ignore[arg-type]
+            trades, rejects, evidence = answer.trades, answer.rejects, {}
             done = newest >= end_ms
-            if done:
-                kept, kept_rejects = answer.trades, answer.rejects
-            elif newest > at:
-                kept, kept_rejects = (
-                    frame.filter(pl.col("time").is_null() | (pl.col("time") < from_us(newest * 1000)))
-                    for frame in (answer.trades, answer.rejects)
-                )
-                at = newest
-            else:
-                kept, kept_rejects = answer.trades, answer.rejects
+            if newest > at and not done:
+                whole = pl.col("time").is_null() | (pl.col("time") < from_us(newest * 1000))
+                trades, rejects, at = trades.filter(whole), rejects.filter(whole), newest
+            elif not done:
                 at += 1
                 if answer.count >= _ENOUGH_TO_JUDGE:
                     evidence = {"full_millisecond": from_us((at - 1) * 1000).isoformat()}
+            page = cut(trades, rejects, to_us(start), to_us(end))
             reached = end if done else max(reached, from_us(min(at, end_ms) * 1000))
-            inside = pl.col("time").is_between(start, end, closed="left")
-            following = kept.filter(pl.col("time") >= end).head(1)
             yield Page(
-                trades=kept.filter(inside),
-                next_cursor=None if done else str(at),
+                trades=page.inside,
+                next_cursor=None if done else f"{at}" if ids else f"{at}{_NO_IDS}",
                 reached=reached,
-                rejects=kept_rejects.filter(pl.col("time").is_null() | inside),
-                following_id=None if following.is_empty() else following["trade_id"].item(),
+                rejects=page.rejects,
+                following_id=page.following_id,
                 evidence=evidence,
             )
             if done:
@@ -128,34 +144,44 @@ class UnifiedTrades:
 
     def _check_history(self, market: Market, at: int, first: _Answer) -> None:
         """Refuse an exchange that answers any ``since`` with its newest trades."""
-        newest = self._ask(market, None)
+        newest = self._ask(market, None, first.ids)
         if newest.count < _ENOUGH_TO_JUDGE or newest.trades.is_empty() or first.trades.is_empty():
             return
-        oldest = to_us(newest.trades["time"].min()) // 1000  # type: ignore[arg-type]
-        columns = ["time", "price", "amount"]
-        ignored = first.trades.join(newest.trades, on=columns, how="anti").is_empty()
-        if oldest > at and ignored:
+        oldest, latest = (to_us(time) // 1000 for time in newest.trades["time"].sort()[[0, -1]])
+        part = first.trades.join(newest.trades, on=["time", "price", "amount"], how="anti").is_empty()
+        near = first.newest_ms is not None and 2 * first.newest_ms >= oldest + latest
+        if oldest > at and part and near:
             msg = f"{self.exchange} serves only its newest {newest.count} trades of {market.symbol}."
             raise ExchangeRefused(msg, hint="Its history can only be imported from files.")
 
-    def _ask(self, market: Market, since: int | None) -> _Answer:
-        def request(exchange: Any) -> Any:
-            limit = exchange.feature_value(market.symbol, "fetchTrades", "limit")
-            return exchange.fetch_trades(market.symbol, since, limit)
+    def _from(self, market: Market, at: int, ids: bool | None) -> _Answer:
+        """Rows from a millisecond on. Asked for a second earlier: some exchanges cut ``since`` to seconds,
+        or leave out the trade at that very time."""
+        wide = self._ask(market, at - _OVERLAP_MS, ids).since(at)
+        if wide.newest_ms is not None and wide.newest_ms > at:
+            return wide
+        # That page may have been full before it came to the end of this millisecond.
+        exact = self._ask(market, at, ids).since(at)
+        return exact if exact.count >= wide.count else wide
 
-        return self._client.ask(request, lambda rows: self._read(rows, market, since))
+    def _ask(self, market: Market, since: int | None, ids: bool | None) -> _Answer:
+        return self._client.ask(
+            lambda exchange: exchange.fetch_trades(market.symbol, since),
+            lambda rows: self._read(rows, market, since, ids),
+        )
 
-    def _read(self, rows: Any, market: Market, since: int | None) -> _Answer:
+    def _read(self, rows: Any, market: Market, since: int | None, ids: bool | None) -> _Answer:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             msg = f"ccxt gave no list of trades for {market}."
             raise MalformedResponse(msg)
         if not rows:
-            return _Answer(empty_trades(), empty_rejects(), 0)
-        ids = read.integers("trade_id", [row.get("id") for row in rows])
-        has_ids = 2 * ids.is_not_null().sum() > len(rows) and ids.drop_nulls().is_unique().all()
+            return _Answer(empty_trades(), empty_rejects())
+        served = read.integers("trade_id", [row.get("id") for row in rows])
+        if ids is None:
+            ids = 2 * (len(rows) - served.null_count()) > len(rows) and served.drop_nulls().is_unique().all()
         columns = pl.DataFrame(
             {
-                "trade_id": ids if has_ids else pl.Series("trade_id", [None] * len(rows), dtype=pl.Int64),
+                "trade_id": served if ids else pl.Series("trade_id", [None] * len(rows), dtype=pl.Int64),
                 "time": read.times_from_ticks("time", [row.get("timestamp") for row in rows]),
                 "price": read.floats("price", [row.get("price") for row in rows]),
                 "amount": read.floats("amount", [row.get("amount") for row in rows]),
@@ -164,12 +190,12 @@ class UnifiedTrades:
             }
         )
         raw = [row.get("info", row) for row in rows]
-        valid = validate(columns, now=self._client.clock.now(), raw=raw, ids=bool(has_ids))
+        valid = validate(columns, now=self._client.clock.now(), raw=raw, ids=ids)
         trades = valid.accepted.sort("time", maintain_order=True)
         if since is not None and len(trades) and trades["time"][0] < from_us(since * 1000):
             msg = f"{self.exchange}'s trades of {market.symbol} start before since={since}."
             raise MalformedResponse(msg)
-        return _Answer(trades, valid.rejected, len(rows))
+        return _Answer(trades, valid.rejected, ids)
 
 
 class UnifiedCandles:
@@ -195,7 +221,7 @@ class UnifiedCandles:
             raise UnknownName(interval.name, kind=f"interval of {self.exchange}'s candles", known=known)
         self._client.market_id(market)
         at = to_us(start) // 1000
-        found = [read.exchange_candles(pl.DataFrame({"open_time": []}))]
+        found = [EXCHANGE_CANDLE_SCHEMA.to_frame()]
         while at * 1000 < to_us(end):
             page = self._ask(market, interval, at)
             if page.is_empty():
@@ -235,8 +261,9 @@ class UnifiedCandles:
         )
 
 
-def _parse(cursor: str) -> int:
-    if not cursor.isdecimal():
+def _parse(cursor: str) -> tuple[int, bool]:
+    ms = cursor.removesuffix(_NO_IDS)
+    if not ms.isdecimal():
         msg = f"{cursor!r} is no cursor of ccxt's trades."
         raise UsageError(msg, hint="Discard the staged pages of this day and fetch it again.")
-    return int(cursor)
+    return int(ms), ms == cursor
