@@ -51,13 +51,13 @@ def trade_source(market: Market, day: date, settings: Settings, now: datetime) -
     Raises:
         UnknownName: ccxt has no such exchange; carries the nearest id.
     """
-    client = _client(market.exchange, settings)
+    trades, _ = _OWN.get(market.exchange, (UnifiedTrades, UnifiedCandles))
+    rest = trades(_client(market.exchange, settings))
     if market.exchange == "binance" and day_window(day)[1] <= now:
-        archive = BinanceArchive(settings, rest=BinanceTrades(client))
+        archive = BinanceArchive(settings, rest)
         if archive.has_day(market, day):
             return archive
-    trades, _ = _OWN.get(market.exchange, (UnifiedTrades, UnifiedCandles))
-    return trades(client)
+    return rest
 
 
 def candle_source(exchange: str, settings: Settings) -> CandleSource:

@@ -249,6 +249,8 @@ def _build(name: str, settings: Settings) -> Any:
         exchange.options["fetchMarkets"] = {"types": ["spot"]}
         exchange.options["fetchCurrencies"] = False
         exchange.options["fetchMargins"] = False
+        # As in its archive, so that a day is the same from either.
+        exchange.headers = {"X-MBX-TIME-UNIT": "MICROSECOND"}
         if settings.binance_url:
             exchange.urls["api"]["public"] = settings.binance_url.rstrip("/") + "/api/v3"
     return exchange

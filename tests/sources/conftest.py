@@ -91,12 +91,11 @@ def truth(market: Market, day: date = DAY) -> pl.DataFrame:
 
 
 def shown(listing: Listing, rows: Columns) -> pl.DataFrame:
-    """Rows of the local exchange as TRADE_SCHEMA: Kraken shows 100 ns, Binance ms."""
-    us = rows.shown // 10 if listing.exchange == "kraken" else rows.shown // 10_000 * 1_000
+    """Rows of the local exchange as TRADE_SCHEMA; prices and amounts are on the listing's grid."""
     return pl.DataFrame(
         {
             "trade_id": rows.id,
-            "time": pl.Series(us).cast(TIME),
+            "time": pl.Series(rows.shown // 10).cast(TIME),
             "price": rows.ticks / 10**listing.tick,
             "amount": rows.lots / 10**listing.lot,
             "side": pl.Series(["buy" if buys else "sell" for buys in rows.taker_buys], dtype=SIDE),
