@@ -7,6 +7,8 @@ that Dagster does not know, or knows with another content, are recorded as a run
 from collections.abc import Collection, Iterable, Mapping
 
 import dagster as dg
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from pyarrow import fs as pafs
 
 from marketdata.lake import Lake
@@ -105,4 +107,25 @@ def _evaluate(
             verdict = verdicts.every_trade_is_there(platform.lake, job, platform.now())
         else:
             verdict = verdicts.candles_agree_with_the_exchange(platform.lake, job)
+        _forget(instance, asset, name, job)
         instance.report_runless_asset_event(evaluation(asset, name, job, verdict, targets[job.key]))
+
+
+def _forget(instance: dg.DagsterInstance, asset: dg.AssetKey, name: str, job: Job) -> None:
+    """Remove what an earlier tick said of this day.
+
+    Dagster 1.13 keeps one evaluation a check, run and partition, and all that come without a run share one
+    empty run id: the second evaluation of a partition would break its unique index. The event itself stays.
+    """
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return
+    table = AssetCheckExecutionsTable
+    earlier = table.delete().where(
+        table.c.asset_key == asset.to_string(),
+        table.c.check_name == name,
+        table.c.run_id == "",
+        table.c.partition == job.key,
+    )
+    with storage.index_connection() as connection:
+        connection.execute(earlier)
