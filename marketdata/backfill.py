@@ -11,7 +11,7 @@ import polars as pl
 from marketdata import fold as folding
 from marketdata.agreement import compare_day, fetch_exchange_candles
 from marketdata.errors import MarketDataError, StorageError, TransientError, UnknownName, UsageError
-from marketdata.fetching import SEALING, DayReport, OnProgress, Progress, fetch_day
+from marketdata.fetching import SEALING, DayReport, OnProgress, Progress, fetch_day, skip_complete
 from marketdata.lake import Lake
 from marketdata.manifest import day_window
 from marketdata.market import Market
@@ -166,16 +166,21 @@ class _Run:
         return job, outcome
 
     def _fetch_and_fold(self, market: Market, day: date) -> DayReport:
-        source = _Stoppable(self._find_source(market, day, self._settings, self._now), self.stop)
-        report = fetch_day(
-            self._lake,
-            source,
-            market,
-            day,
-            now=self._now,
-            refresh=self._refresh,
-            on_progress=None if self._on_progress is None else self._progress,
-        )
+        on_progress = None if self._on_progress is None else self._progress
+        report = None
+        if not self._refresh:  # a complete day costs no request, not even for the exchange's market table
+            report = skip_complete(self._lake, market, day, on_progress=on_progress)
+        if report is None:
+            source = self._find_source(market, day, self._settings, self._now)
+            report = fetch_day(
+                self._lake,
+                _Stoppable(source, self.stop),
+                market,
+                day,
+                now=self._now,
+                refresh=self._refresh,
+                on_progress=on_progress,
+            )
         if self._fold:
             facts = self._lake.read_facts("candles", market, day, "1m")
             if facts is None or facts.get("trades") != report.manifest.content_hash:

@@ -13,7 +13,14 @@ from datetime import date, datetime
 import polars as pl
 
 from marketdata import completeness
-from marketdata.errors import BadRange, CorruptFile, MalformedResponse
+from marketdata.errors import (
+    BadRange,
+    ChecksumMismatch,
+    CorruptFile,
+    MalformedResponse,
+    UnknownName,
+    UsageError,
+)
 from marketdata.holes import Holes, fill_holes, ids_of
 from marketdata.lake import Lake, Stage
 from marketdata.manifest import Ids, Manifest, Status, day_window
@@ -105,6 +112,9 @@ def fetch_day(
         msg = f"{day} is {what} (UTC) and cannot be complete."
         raise BadRange(msg, hint=f"End with {now.date()} at the latest; the end is exclusive.")
     clock = _Clock(market, day, on_progress)
+    known = None if refresh else skip_complete(lake, market, day, on_progress=on_progress)
+    if known is not None:
+        return known
     with lake.lock(market, day, waiting=lambda: clock.report(note="another process fetches this day")):
         held = _held(lake, market, day, refresh=refresh)
         stage = lake.stage(market, day, source.name)
@@ -118,11 +128,16 @@ def fetch_day(
             stage.discard()
         resumed_pages, resumed_rows = stage.pages, stage.rows
         clock.begin(stage)
-        if not stage.finished:
-            for page in source.pages(market, start, end, stage.cursor):
-                _check_window(page.trades, start, end, source.name)
-                stage.append(page)
-                clock.report(stage)
+        try:
+            _page(source, stage, clock)
+        except (ChecksumMismatch, UsageError) as error:
+            if isinstance(error, UnknownName) or not 0 < stage.pages == resumed_pages:
+                raise
+            # The source does not know the cursor any more (an archive published anew): from the beginning.
+            stage.discard()
+            resumed_pages = resumed_rows = 0
+            clock.begin(stage)
+            _page(source, stage, clock)
         clock.report(stage, note="putting the day in place", force=True)
         manifest, size = _seal(lake, source, stage, held, clock)
         report = DayReport(
@@ -139,6 +154,49 @@ def fetch_day(
         clock.report(stage, fraction=1.0, note=str(manifest.status), force=True)
         stage.discard()
     return report
+
+
+def _page(source: TradeSource, stage: Stage, clock: "_Clock") -> None:
+    """Stage the pages that are not there yet."""
+    if stage.finished:
+        return
+    start, end = day_window(stage.day)
+    for page in source.pages(stage.market, start, end, stage.cursor):
+        _check_window(page.trades, start, end, source.name)
+        stage.append(page)
+        clock.report(stage)
+
+
+def skip_complete(
+    lake: Lake, market: Market, day: date, *, on_progress: OnProgress | None = None
+) -> DayReport | None:
+    """The report of a day that is complete with ids of the exchange; ``None`` when it has to be fetched.
+
+    Asks nothing of anyone but the lake.
+
+    Raises:
+        CorruptFile: the day's file is cut or foreign.
+    """
+    held = lake.manifest(market, day)
+    if held is None or held.status is not Status.COMPLETE or held.ids is Ids.FINGERPRINT:
+        return None
+    lake.discard_stage(market, day)
+    return _skipped(lake, held, _Clock(market, day, on_progress))
+
+
+def _skipped(lake: Lake, held: Manifest, clock: "_Clock") -> DayReport:
+    clock.report(fraction=1.0, note="complete already", force=True)
+    return DayReport(
+        market=held.market,
+        day=held.day,
+        manifest=held,
+        skipped=True,
+        fetched_pages=0,
+        fetched_rows=0,
+        resumed_pages=0,
+        bytes=lake.size("trades", held.market, held.day),
+        seconds=clock.seconds,
+    )
 
 
 def _held(lake: Lake, market: Market, day: date, *, refresh: bool) -> Manifest | None:

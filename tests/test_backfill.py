@@ -14,6 +14,7 @@ from marketdata.backfill import DayReport, Outcome, Progress, backfill, fetch_da
 from marketdata.completeness import content_hash
 from marketdata.errors import (
     BadRange,
+    ChecksumMismatch,
     CorruptFile,
     ExchangeRefused,
     MalformedResponse,
@@ -176,6 +177,21 @@ def test_a_source_that_gives_trades_of_another_day_is_refused(lake: Lake) -> Non
 
     with pytest.raises(MalformedResponse, match="2025-06-08"):
         get(lake, Wrong())
+
+
+def test_a_cursor_the_source_does_not_know_any_more_starts_the_day_anew(lake: Lake) -> None:
+    with pytest.raises(TransientError):
+        get(lake, Breaking(7, TransientError("the line is dead.")))
+
+    class Anew(PagedSource):
+        def pages(self, market, start, end, cursor=None) -> Iterator[Page]:
+            if cursor is not None:
+                msg = "the zip was published anew."
+                raise ChecksumMismatch(msg)
+            return super().pages(market, start, end, cursor)
+
+    report = get(lake, Anew())
+    assert (report.resumed_pages, report.fetched_pages, report.manifest.rows) == (0, 30, 3000)
 
 
 # -- holes ---------------------------------------------------------------------------------------------

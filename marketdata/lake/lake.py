@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date, datetime, timedelta
 
 import orjson
 import polars as pl
 
 from marketdata.candle import CANDLE_SCHEMA, EXCHANGE_CANDLE_SCHEMA
-from marketdata.errors import StorageError
+from marketdata.errors import StorageError, TransientError
 from marketdata.interval import Interval
 from marketdata.lake import files, parquet, paths, scan
 from marketdata.lake.filesystem import Storage, open_storage
@@ -182,6 +182,13 @@ class Lake:
     def stage(self, market: Market, day: date, source_name: str) -> Stage:
         """The pages of a fetch; those of an interrupted fetch from the same source are found again."""
         return Stage(self.storage, market, day, source_name)
+
+    def discard_stage(self, market: Market, day: date) -> None:
+        """Remove staged pages of a day, unless somebody is fetching it now."""
+        folder = paths.staging_folder(market, day)
+        if self.storage.files(folder):
+            with suppress(TransientError), self.lock(market, day, patience_s=0):
+                self.storage.delete_folder(folder)
 
     def read_staged(self, market: Market, day: date) -> pl.DataFrame:
         """Trades of a day that is being fetched, in order of arrival; empty when none is."""
