@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import orjson
 import polars as pl
@@ -271,7 +271,8 @@ class Lake:
         """Files of the days touched by ``[start, end)`` that are there."""
         if end <= start:
             return []
-        first, last = start.date(), (end - timedelta(microseconds=1)).date()
+        first = start.astimezone(UTC).date()
+        last = (end - timedelta(microseconds=1)).astimezone(UTC).date()
         if (last - first).days > 40:  # one listing is cheaper than asking for each
             days = [part.day for part in self.parts(kind, market, interval) if first <= part.day <= last]
             return [Part(kind, market, day, interval).key for day in sorted(days)]
