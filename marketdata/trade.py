@@ -4,10 +4,12 @@ A frame of trades is of one market and has TRADE_SCHEMA; exchange and symbol are
 and are added when frames of several markets meet. Order is (``time``, ``trade_id``).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
+from functools import reduce
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -96,7 +98,8 @@ def validate(
     """Split rows into accepted trades and rejects with a reason each.
 
     Args:
-        rows: the columns of TRADE_SCHEMA, null where a value could not be read. Other columns are dropped.
+        rows: the columns of TRADE_SCHEMA, null where a value could not be read. Other columns are dropped;
+            a value that does not fit the type of its column counts as unreadable.
         now: the time of the check; a trade more than five minutes later is in the future.
         raw: the source's own rows, same length, kept in the rejects; without it the row itself is kept.
         ids: whether the source has ids; if not, ``trade_id`` may be null.
@@ -119,6 +122,7 @@ def validate(
         ("amount absent or unreadable", amount.is_null()),
         ("amount not finite", ~amount.is_finite()),
         ("amount not positive", amount <= 0),
+        ("price times amount not finite", ~(price * amount).is_finite()),
         ("fills not positive", pl.col("fills").is_null() | (pl.col("fills") < 1)),
     ]
     if ids:
@@ -126,21 +130,36 @@ def validate(
         rules.insert(1, ("trade id negative", pl.col("trade_id") < 0))
     if sides:
         rules.append(("side absent or unreadable", pl.col("side").is_null()))
-    rows = rows.select(TRADE_SCHEMA.names())
+    given = rows.select(TRADE_SCHEMA.names())
+    rows = given.cast(TRADE_SCHEMA, strict=False)
+    for name in ("trade_id", "side"):
+        if rows[name].null_count() > given[name].null_count():
+            lost = (given[name].is_not_null() & rows[name].is_null()).alias(f"{name} lost")
+            rows = rows.with_columns(lost)
+            rules.append((f"{name.replace('_', ' ')} absent or unreadable", pl.col(lost.name)))
     bad = rows.select(pl.any_horizontal(rule for _, rule in rules).fill_null(value=True)).to_series()
     if not bad.any():
-        return Validated(rows.cast(TRADE_SCHEMA), empty_rejects())
+        return Validated(rows, empty_rejects())
     reason = pl.coalesce(*[pl.when(rule).then(pl.lit(name)) for name, rule in rules])
     where = bad.arg_true()
-    refused = rows[where]
-    kept = [raw[i] for i in where] if raw is not None else list(refused.iter_rows(named=True))
-    rejected = refused.select(
+    kept = (
+        [raw[i] for i in where] if raw is not None else [_plain(row) for row in given[where].rows(named=True)]
+    )
+    rejected = rows.filter(bad).select(
         reason.alias("reason"),
         "trade_id",
         "time",
         pl.Series("raw", [orjson.dumps(row, default=str).decode() for row in kept], dtype=pl.String),
     )
-    return Validated(rows.filter(~bad).cast(TRADE_SCHEMA), rejected)
+    return Validated(rows.filter(~bad).select(TRADE_SCHEMA.names()), rejected)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with what JSON has no word for (NaN, infinity) as text."""
+    return {
+        name: str(value) if isinstance(value, float) and not isfinite(value) else value
+        for name, value in row.items()
+    }
 
 
 def assign_ids(trades: pl.DataFrame) -> pl.DataFrame:
@@ -189,48 +208,103 @@ def merge_trades(*frames: pl.DataFrame, fingerprints: bool = False) -> Merged:
 
     Args:
         frames: TRADE_SCHEMA with ids.
-        fingerprints: whether the ids were given by :func:`assign_ids`. Then a trade is known by its time,
-            price, amount, side and ordinal among identical rows of its frame; of two positions the larger
-            is right, because a file that starts or ends inside a group of equal times can only undercount.
+        fingerprints: whether the ids were given by :func:`assign_ids`. Such ids say where a row stood among
+            rows of its time, not which trade it is; what frames say of the same time is compared by content,
+            see :func:`_same_moment`. Within one frame two identical rows are two trades.
     """
     trades = pl.concat(frames) if frames else empty_trades()
     if fingerprints:
-        unique = _merge_by_content([in_order(frame) for frame in frames if len(frame)])
+        unique = reduce(_merge_by_content, [in_order(frame) for frame in frames], empty_trades())
         return Merged(unique, len(trades) - len(unique), empty_rejects())
-    if trades["trade_id"].n_unique() == len(trades):
-        return Merged(trades.sort("time", "trade_id"), 0, empty_rejects())
-    unique = trades.unique("trade_id", keep="first", maintain_order=True)
-    others = trades.unique(maintain_order=True).filter(pl.col("trade_id").is_duplicated())
-    losers = others.filter(~pl.col("trade_id").is_first_distinct())
+    by_id = trades.sort("trade_id", maintain_order=True)
+    again = (by_id["trade_id"].diff() == 0).fill_null(value=False)
+    if not again.any():
+        return Merged(in_order(trades), 0, empty_rejects())
+    kept, others = by_id.filter(~again), by_id.filter(again)
+    names = TRADE_SCHEMA.names()
+    losers = others.join(kept, on=names, how="anti", nulls_equal=True, maintain_order="left")
+    losers = losers.unique(maintain_order=True)
     conflicts = losers.select(
         pl.lit("id repeated with other values").alias("reason"),
         "trade_id",
         "time",
-        pl.struct(pl.col(TRADE_SCHEMA.names())).struct.json_encode().alias("raw"),
+        pl.struct(pl.col(names)).struct.json_encode().alias("raw"),
     )
-    repeated = len(trades) - len(unique) - len(conflicts)
-    return Merged(unique.sort("time", "trade_id"), repeated, conflicts)
+    return Merged(in_order(kept), len(others) - len(conflicts), conflicts)
 
 
-def _merge_by_content(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    """Frames in order, with ids of :func:`assign_ids`, to one; identical rows of one frame stay apart."""
-    if not frames:
-        return empty_trades()
-    first, *others = sorted(frames, key=lambda frame: to_us(frame["time"][0]))
-    if all(frame.equals(first) for frame in others):
-        return first
-    if all(a["time"][-1] < b["time"][0] for a, b in pairwise([first, *others])):
-        return pl.concat([first, *others])
-    content = ["time", "price", "amount", "side", "fills"]
-    position = pl.col("trade_id") - (pl.col("time").to_physical() * (1 << _POSITION_BITS))
-    told_apart = [
-        frame.select(
-            *content,
-            pl.int_range(pl.len()).over(content).alias("ordinal"),
-            position.alias("position"),
+_CONTENT = ("price", "amount", "side", "fills")
+_Row = tuple[float, float, str | None, int]
+
+
+def _merge_by_content(a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
+    """Two frames in order, with ids of :func:`assign_ids`, to one."""
+    if a.is_empty() or a.equals(b):
+        return b
+    if b.is_empty():
+        return a
+    (a_first, a_last), (b_first, b_last) = ((frame["time"][0], frame["time"][-1]) for frame in (a, b))
+    if a_last < b_first or b_last < a_first:
+        return pl.concat([a, b] if a_last < b_first else [b, a])
+    shared = pl.col("time").is_between(max(a_first, b_first), min(a_last, b_last))
+    a_shared, b_shared = a.filter(shared), b.filter(shared)
+    alike = a_shared.join(b_shared, on=list(TRADE_SCHEMA), how="semi", nulls_equal=True)
+    a_times, b_times = a_shared["time"].unique(), b_shared["time"].unique()
+    disputed = set(_times_beyond(a_shared, alike)) & set(b_times)
+    disputed |= set(_times_beyond(b_shared, alike)) & set(a_times)
+    moments = pl.Series("time", sorted(disputed), dtype=TIME)
+    ours, theirs = (_rows_by_time(frame, moments) for frame in (a, b))
+    settled = [
+        (moment, *row)
+        for moment in moments
+        for row in _same_moment(
+            ours[moment],
+            theirs[moment],
+            continues=moment == a_last == b_first,
+            continued=moment == b_last == a_first,
         )
-        for frame in frames
     ]
-    united = pl.concat(told_apart).group_by(*content, "ordinal").agg(pl.col("position").max())
-    ordered = united.sort("time", "position", "price", "amount", "side", "fills", "ordinal")
-    return assign_ids(ordered.select(pl.lit(0, pl.Int64).alias("trade_id"), *content))
+    schema = {"time": TIME, **{name: TRADE_SCHEMA[name] for name in _CONTENT}}
+    undisputed = pl.concat([a, b.filter(~pl.col("time").is_in(a_times.implode()))])
+    rows = [
+        undisputed.filter(~pl.col("time").is_in(moments.implode())).select(*schema),
+        pl.DataFrame(settled, schema=schema, orient="row"),
+    ]
+    united = pl.concat(rows).sort("time", maintain_order=True)
+    return assign_ids(united.with_columns(pl.lit(None, pl.Int64).alias("trade_id")))
+
+
+def _times_beyond(frame: pl.DataFrame, alike: pl.DataFrame) -> pl.Series:
+    """Times of rows that are not in ``alike``."""
+    return frame.join(alike, on=["time", "trade_id"], how="anti")["time"].unique()
+
+
+def _rows_by_time(frame: pl.DataFrame, moments: pl.Series) -> dict[datetime, list[_Row]]:
+    rows: dict[datetime, list[_Row]] = {}
+    for moment, *row in (
+        frame.filter(pl.col("time").is_in(moments.implode())).select("time", *_CONTENT).rows()
+    ):
+        rows.setdefault(moment, []).append(tuple(row))
+    return rows
+
+
+def _same_moment(a: list[_Row], b: list[_Row], *, continues: bool, continued: bool) -> list[_Row]:
+    """What happened at one time, of which two files hold different rows.
+
+    A file that starts or ends inside the moment holds only a part of its rows. So the file that has all
+    rows of the other is right, in number and order. Where neither has, and one file ends in this moment
+    and the other begins (``continues``: a, then b), they are put together over their longest common
+    stretch. Anything else is two reports that disagree: then no row of either is lost.
+    """
+    mine, yours = Counter(a), Counter(b)
+    if len(a) != len(b) and (mine <= yours or yours <= mine):
+        return a if yours <= mine else b
+    joins = [join for join, wanted in (((a, b), continues), ((b, a), continued)) if wanted]
+    if joins:
+        return min((_overlapped(head, tail) for head, tail in joins), key=len)
+    return a + list((yours - mine).elements())
+
+
+def _overlapped(head: list[_Row], tail: list[_Row]) -> list[_Row]:
+    common = next(n for n in range(min(len(head), len(tail)), -1, -1) if head[len(head) - n :] == tail[:n])
+    return head + tail[common:]
