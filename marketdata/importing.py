@@ -117,7 +117,7 @@ def _import_file(
     now: datetime,
     on_progress: Callable[[ImportProgress], None] | None,
 ) -> None:
-    """Read in this thread, write in another; at most two days and one block are in memory."""
+    """Read in this thread, write in another; at most three days and one block are in memory."""
     report.files.append(str(file.table))
     touched = report.days.setdefault(file.market, set())
     edges: list[date] = []

@@ -5,7 +5,7 @@ lie in a day the file has already passed are refused: that day is sealed.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
 import polars as pl
@@ -19,6 +19,10 @@ from marketdata.sources.formats import Known
 from marketdata.trade import TRADE_SCHEMA, empty_rejects, validate
 
 _DAY_US = 86_400_000_000
+# A longer pause inside a file is not taken for a quiet market: the time of a row may be wrong.
+_LONGEST_QUIET = timedelta(days=31)
+_LATE = "time goes back to a day the file had passed"
+_STRAY = "time more than a day off the rows around it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,20 @@ class _Open:
     """A day that is being collected."""
 
     day: date
-    parts: list[pl.DataFrame]
-    rejects: list[pl.DataFrame]
+    parts: list[pl.DataFrame] = field(default_factory=list)
+    rejects: list[pl.DataFrame] = field(default_factory=list)
     empty: int = 0
     first_id: int | None = None
     last_id: int | None = None
+
+    def add(self, part: pl.DataFrame) -> None:
+        self.parts.append(part)
+        if "trade_id" not in part.columns:
+            return
+        low, high = part["trade_id"].min(), part["trade_id"].max()
+        if isinstance(low, int) and isinstance(high, int):
+            self.first_id = low if self.first_id is None else min(self.first_id, low)
+            self.last_id = high if self.last_id is None else max(self.last_id, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,55 +100,100 @@ def rows_of(file: Known, now: datetime, size: int = BLOCK_BYTES, skip: int = 0) 
             yield Block(split.accepted, split.rejected, 0, read)
 
 
-def days_of(file: Known, now: datetime) -> Iterator[FileDay]:
+def without_strays(blocks_of_rows: Iterator[Block], time: str) -> Iterator[Block]:
+    """Refuse single rows whose time leaves the order of the file by more than a day and comes back.
+
+    One wrong time would else close the days up to it. Each block gives its last row on to the next, because
+    a row is judged by both its neighbours.
+    """
+    held: pl.DataFrame | None = None
+    previous: int | None = None
+    read = 0
+    for block in blocks_of_rows:
+        read = block.bytes_read
+        rows = block.rows if held is None else pl.concat([held, block.rows])
+        if rows.is_empty():
+            yield block
+            continue
+        at = rows[time].to_physical()
+        held, rows, judged = rows.tail(1), rows.head(-1), block.rejects
+        if not at.is_sorted() or (previous is not None and at[0] < previous):
+            left, right = at.shift(1, fill_value=previous), at.shift(-1)
+            # The first row of a file has nothing before it; then the second one after it decides.
+            goes_on = (right >= left).fill_null(at.shift(-2) < at - _DAY_US)
+            ahead = ((at > right + _DAY_US) & goes_on).fill_null(value=False)
+            behind = ((at < left - _DAY_US) & (right >= left)).fill_null(value=False)
+            stray = (ahead | behind).head(-1)
+            if stray.any():
+                judged = pl.concat([judged, refused(rows.filter(stray), time, _STRAY)])
+                rows = rows.filter(~stray)
+        if len(rows):
+            previous = rows[time].to_physical()[-1]
+        yield replace(block, rows=rows, rejects=judged)
+    if held is not None:
+        yield Block(held, empty_rejects(), 0, read)
+
+
+def days_of(file: Known, now: datetime, size: int = BLOCK_BYTES) -> Iterator[FileDay]:
     """Yield the days of a file; those without a row that lie inside it too.
 
+    A day is done when a block has no row of it, or when the second day after it begins: around midnight
+    ids and times of some exchanges disagree by a few trades.
+
     Raises:
-        CorruptFile: the file is cut or foreign.
+        CorruptFile: the file is cut or foreign, or has no row that can be taken.
     """
     time = "open_time" if file.format.is_candles else "time"
     total = file.table.size()
-    current: _Open | None = None
+    opened: list[_Open] = []
     before: _Open | None = None  # the day sealed last
     done: set[date] = set()
-    homeless = _Open(date.min, [], [])  # refused rows before the first day
+    homeless = _Open(date.min)  # refused rows before the first day
     read = 0
 
-    def fraction() -> float | None:
-        return None if not total else min(read / total, 1.0)
+    def seal() -> Iterator[FileDay]:
+        nonlocal before
+        day = opened.pop(0)
+        done.add(day.day)
+        part = None if not total else min(read / total, 1.0)
+        after = opened[0] if opened else None
+        yield from _sealed(file, now, before=before, day=day, after=after, fraction=part)
+        before = day
 
-    for block in rows_of(file, now):
+    for block in without_strays(rows_of(file, now, size), time):
         read = block.bytes_read
         rows, rejects = within_bounds(block.rows, block.rejects, file, time)
+        touched = set()
         for day, part in _by_day(rows, time):
             if day in done:
-                rejects = pl.concat([rejects, _late(part, time)])
+                rejects = pl.concat([rejects, refused(part, time, _LATE)])
                 continue
-            if current is None or day != current.day:
-                opened = _Open(day, [], [], 0, *_ids(part))
-                if current is not None:
-                    done.add(current.day)
-                    yield from _sealed(
-                        file, now, before=before, day=current, after=opened, fraction=fraction()
-                    )
-                    before = current
-                else:
-                    opened.rejects, opened.empty = homeless.rejects, homeless.empty
-                current = opened
-            current.parts.append(part)
-            current.last_id = _highest(current.last_id, part)
-        holder = current or homeless
+            here = next((one for one in opened if one.day == day), None)
+            if here is None:
+                here = _Open(day) if opened or done else replace(homeless, day=day)
+                opened.append(here)
+                if len(opened) > 2:
+                    yield from seal()
+            here.add(part)
+            touched.add(day)
+        holder = opened[-1] if opened else homeless
         holder.rejects.append(rejects)
         holder.empty += block.empty
-    if current is not None:
-        yield from _sealed(file, now, before=before, day=current, after=None, fraction=fraction())
-    elif file.bounds is not None and file.table.is_checked and not any(len(r) for r in homeless.rejects):
-        yield from _quiet(file, now, *file.bounds, fraction=fraction())
-    elif homeless.rejects:
-        reasons = pl.concat(homeless.rejects)["reason"].unique(maintain_order=True).to_list()
-        if reasons:
-            msg = f"No row of {str(file.table)!r} can be taken: {', '.join(reasons)}."
-            raise CorruptFile(msg, hint=f"It was read as {file.format.name}; check what it holds.")
+        if len(opened) == 2 and opened[0].day not in touched:
+            yield from seal()
+    while opened:
+        yield from seal()
+    if before is None:
+        yield from _without_rows(file, now, homeless)
+
+
+def _without_rows(file: Known, now: datetime, homeless: _Open) -> Iterator[FileDay]:
+    reasons = pl.concat([empty_rejects(), *homeless.rejects])["reason"].unique(maintain_order=True).to_list()
+    if reasons:
+        msg = f"No row of {str(file.table)!r} can be taken: {', '.join(reasons)}."
+        raise CorruptFile(msg, hint=f"It was read as {file.format.name}; check what it holds.")
+    if file.bounds is not None and file.table.is_checked:
+        yield from _quiet(file, now, *file.bounds, fraction=1.0)
 
 
 def _sealed(
@@ -154,8 +212,8 @@ def _sealed(
     start, end = day_window(day.day)
     time = rows["open_time" if file.format.is_candles else "time"]
     bounds = file.bounds
-    ascending = before is not None and before.day < day.day
-    rising = after is not None and after.day > day.day
+    ascending = before is not None and timedelta() < day.day - before.day <= _LONGEST_QUIET
+    rising = after is not None and timedelta() < after.day - day.day <= _LONGEST_QUIET
     if bounds is not None and before is None and bounds[0] < start:
         yield from _quiet(file, now, bounds[0], start, fraction=fraction)
     first, last = time.min(), time.max()
@@ -175,9 +233,9 @@ def _sealed(
         fraction,
     )
     quiet_to = end
-    if after is not None:
+    if after is not None and rising:
         quiet_to = day_window(after.day)[0]
-    elif bounds is not None and promised:
+    elif after is None and bounds is not None and promised:
         quiet_to = bounds[1]
     ids = (day.last_id, after.first_id if after is not None else None)
     yield from _quiet(file, now, end, quiet_to, fraction=fraction, ids=ids)
@@ -219,47 +277,28 @@ def within_bounds(
     if inside.all():
         return rows, rejects
     return rows.filter(inside), pl.concat(
-        [rejects, _refused(rows.filter(~inside), time, "time outside the days the file's name says")]
+        [rejects, refused(rows.filter(~inside), time, "time outside the days the file's name says")]
     )
 
 
-def _late(rows: pl.DataFrame, time: str) -> pl.DataFrame:
-    return _refused(rows, time, "time goes back to a day the file had passed")
-
-
-def _refused(rows: pl.DataFrame, time: str, reason: str) -> pl.DataFrame:
+def refused(rows: pl.DataFrame, time: str, reason: str) -> pl.DataFrame:
+    """The rows as rejects, for a reason that lies in the file and not in the row."""
     ids = pl.col("trade_id") if "trade_id" in rows.columns else pl.lit(None, pl.Int64).alias("trade_id")
     raw = pl.struct(pl.all()).struct.json_encode().alias("raw")
     return rows.select(pl.lit(reason).alias("reason"), ids, pl.col(time).alias("time"), raw)
 
 
 def _by_day(rows: pl.DataFrame, time: str) -> Iterator[tuple[date, pl.DataFrame]]:
-    """Stretches of rows of one day each, in the order of the file."""
+    """The rows of each day, in the order in which the days first appear."""
     if rows.is_empty():
         return
-    number = rows[time].to_physical() // _DAY_US
-    first = number[0]
+    number = (rows[time].to_physical() // _DAY_US).alias("day")
     if number.min() == number.max():
-        yield _date(first), rows
+        yield _date(number[0]), rows
         return
-    runs = number.rle()
-    start = 0
-    for length, value in zip(runs.struct.field("len"), runs.struct.field("value"), strict=True):
-        yield _date(value), rows.slice(start, length)
-        start += length
+    for part in rows.with_columns(number).partition_by("day", maintain_order=True):
+        yield _date(part["day"][0]), part.drop("day")
 
 
 def _date(number: int) -> date:
     return date(1970, 1, 1) + timedelta(days=number)
-
-
-def _ids(part: pl.DataFrame) -> tuple[int | None, int | None]:
-    if "trade_id" not in part.columns:
-        return None, None
-    low, high = part["trade_id"].min(), part["trade_id"].max()
-    return (low if isinstance(low, int) else None, high if isinstance(high, int) else None)
-
-
-def _highest(known: int | None, part: pl.DataFrame) -> int | None:
-    high = _ids(part)[1]
-    return high if known is None else known if high is None else max(known, high)

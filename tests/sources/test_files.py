@@ -15,7 +15,7 @@ from marketdata.market import Market
 from marketdata.sources import binance_csv, kraken_csv
 from marketdata.sources.days import days_of
 from marketdata.sources.files import Table, blocks, find, parse
-from marketdata.sources.formats import FORMATS, recognise
+from marketdata.sources.formats import FORMATS, Known, recognise
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KRAKEN_LINE = "1672531436,90.540000,1.10448420\n"
@@ -171,12 +171,43 @@ def test_lines_that_are_no_trades_are_refused_with_their_text(tmp_path: Path) ->
     assert day.rejects["raw"].to_list()[0] == '"1672531437,abc,1"'
 
 
-def test_a_day_is_closed_when_the_next_begins_and_rows_that_go_back_are_refused(tmp_path: Path) -> None:
-    times = [1672531200, 1672531300, 1672531250, 1672617600, 1672531400, 1672617700]
-    (table,) = find([_file(tmp_path, "XBTUSD.csv", "".join(f"{t},1,1\n" for t in times))])
-    first, second = days_of(recognise(table), NOW)
-    assert (len(first.rows), len(second.rows)) == (3, 2)
-    assert second.rejects["reason"].to_list() == ["time goes back to a day the file had passed"]
+def _kraken(folder: Path, times: list[int]) -> Known:
+    (table,) = find([_file(folder, "XBTUSD.csv", "".join(f"{t},1,1\n" for t in times))])
+    return recognise(table)
+
+
+def test_rows_that_go_back_over_midnight_by_a_little_are_taken(tmp_path: Path) -> None:
+    times = [1672531200, 1672617599, 1672617600, 1672617598, 1672617601, 1672617599, 1672617700]
+    first, second = days_of(_kraken(tmp_path, times), NOW)
+    assert (len(first.rows), len(second.rows)) == (4, 3)
+    assert second.rejects.is_empty()
+
+
+def test_rows_of_a_day_the_file_has_passed_are_refused(tmp_path: Path) -> None:
+    times = [1672531200 + 3600 * n for n in range(72)] + [1672531300, 1672531400]
+    days = list(days_of(_kraken(tmp_path, times), NOW, size=100))
+    assert [len(day.rows) for day in days] == [24, 24, 24]
+    assert days[-1].rejects["reason"].to_list() == ["time goes back to a day the file had passed"] * 2
+
+
+@pytest.mark.parametrize("size", [40, 100, 10_000])
+@pytest.mark.parametrize("wrong", [1_300_000_000, 1_700_000_000])
+def test_one_wrong_time_costs_one_row_and_no_day(tmp_path: Path, size: int, wrong: int) -> None:
+    times = [1672531200 + 3600 * n for n in range(72)]
+    for where in (1, 5, 24, 47, 70):
+        with_stray = [*times[:where], wrong, *times[where:]]
+        days = list(days_of(_kraken(tmp_path, with_stray), NOW, size=size))
+        assert [len(day.rows) for day in days] == [24, 24, 24]
+        reasons = [reason for day in days for reason in day.rejects["reason"]]
+        assert reasons == ["time more than a day off the rows around it"]
+
+
+@pytest.mark.parametrize("size", [40, 100, 10_000])
+def test_a_long_pause_is_not_taken_for_a_quiet_market(tmp_path: Path, size: int) -> None:
+    times = [1672531200, 1672531300, 1672531200 + 100 * 86_400, 1672531300 + 100 * 86_400]
+    first, last = days_of(_kraken(tmp_path, times), NOW, size=size)
+    assert first.covered == (datetime(2023, 1, 1, tzinfo=UTC), datetime(2023, 1, 1, 0, 1, 40, tzinfo=UTC))
+    assert last.covered == (datetime(2023, 4, 11, tzinfo=UTC), datetime(2023, 4, 11, 0, 1, 40, tzinfo=UTC))
 
 
 def test_a_file_that_is_newest_first_gives_every_day(tmp_path: Path) -> None:
