@@ -30,6 +30,8 @@ from marketdata.trade import empty_rejects, empty_trades, validate
 
 PAGE_ROWS = 1000
 CANDLES_SERVED = 720  # the running one included
+# So many of the oldest are not promised: between the promise and the answer the rate limit may take minutes.
+_MARGIN = 5
 
 _LEAD_US = 60_000_000
 # Row times are rounded by at most 50 us against the cursor.
@@ -190,8 +192,8 @@ class KrakenCandles:
         )
 
     def candles_from(self, interval: Interval, now: datetime) -> datetime | None:
-        """See :meth:`marketdata.sources.base.CandleSource.candles_from`."""
-        return interval.floor(now) - (CANDLES_SERVED - 1) * interval.width
+        """See :meth:`marketdata.sources.base.CandleSource.candles_from`; five intervals on the safe side."""
+        return interval.floor(now) - (CANDLES_SERVED - 1 - _MARGIN) * interval.width
 
 
 def _result(body: Any, pair: str, endpoint: str) -> tuple[list[Any], Any]:

@@ -387,16 +387,20 @@ def test_candles_are_the_exchanges_own_without_the_running_one(
     assert candles["quote_volume"].null_count() == len(candles) > 0
 
 
-def test_the_oldest_candle_kraken_serves_is_719_intervals_back(venue: Callable[..., Venue]) -> None:
+def test_the_oldest_candle_promised_is_still_served_five_minutes_later(venue: Callable[..., Venue]) -> None:
     here = venue(now=NOW)
     market = Market("kraken", "BTC/USD")
     source = KrakenCandles(here.client("kraken"))
     minute = Interval.parse("1m")
-    candles = source.candles(market, minute, START - timedelta(days=5), NOW)
     oldest = source.candles_from(minute, NOW)
-    assert oldest == datetime(2025, 6, 8, 3, 31, tzinfo=UTC)
-    assert candles["open_time"].min() >= oldest  # type: ignore[operator]
-    assert candles["open_time"].max() == datetime(2025, 6, 8, 15, 29, tzinfo=UTC)
+    assert oldest == datetime(2025, 6, 8, 3, 36, tzinfo=UTC)
+    opened = [*fold(truth(market), "1m")["open_time"]]
+    for late in (0, 5):
+        here.running.set_clock(NOW + timedelta(minutes=late))
+        candles = source.candles(market, minute, START - timedelta(days=5), NOW + timedelta(days=1))
+        newest = datetime(2025, 6, 8, 15, 29, tzinfo=UTC) + timedelta(minutes=late)
+        first_served = oldest - timedelta(minutes=5 - late)
+        assert candles["open_time"].to_list() == [each for each in opened if first_served <= each <= newest]
 
 
 @pytest.mark.fixtures
