@@ -45,8 +45,8 @@ def candles(
     ``end`` too. What the lake does not hold is not in it; :meth:`Lake.manifests` says what that is.
 
     Args:
-        interval: one of the eleven. 1m is stored, wider ones are merged from it, narrower ones folded
-            from trades.
+        interval: one of the eleven. 1m is stored (and folded here where it is not, or where the trades of
+            a day have changed since), wider ones are merged from it, narrower ones folded from trades.
         fill: ``previous`` adds the column ``filled`` and a row for every interval without trades, at the
             close before it, volumes 0. Only inside days known to be complete: a gap is not filled.
 
@@ -83,8 +83,20 @@ def _candles(lake: Lake, market: Market, interval: Interval, start: datetime, en
             for opens, closes in map(day_window, _days(start, end))
         ]
         return pl.concat(frames) if frames else fold.fold(lake.read_trades(market, start, start), interval)
+    minutes = _minutes(lake, market, start, end)
+    return minutes if interval == _STORED else fold.widen(minutes, interval)
+
+
+def _minutes(lake: Lake, market: Market, start: datetime, end: datetime) -> pl.DataFrame:
+    """Candles of one minute: the stored ones, or folded where a day's trades came after them."""
     stored = lake.read_candles(market, _STORED, start, end)
-    return stored if interval == _STORED else fold.widen(stored, interval)
+    days = lake.unfolded(market, start, end)
+    if not days:
+        return stored
+    fresh = [fold.fold(lake.read_trades(market, *day_window(day)), _STORED) for day in days]
+    kept = stored.filter(~pl.col("open_time").dt.date().is_in(days))
+    inside = pl.col("open_time").is_between(start, end, closed="left")
+    return pl.concat([kept, *fresh]).filter(inside).sort("open_time")
 
 
 def _filled(
@@ -130,7 +142,7 @@ def _close_before(lake: Lake, market: Market, edge: datetime) -> float | None:
         if manifest is None or manifest.status is not Status.COMPLETE:
             return None
         opens, _closes = day_window(day)
-        before = lake.read_candles(market, _STORED, opens, edge)
+        before = _minutes(lake, market, opens, edge)
         if len(before):
             close: float = before["close"][-1]
             return close

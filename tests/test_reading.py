@@ -9,6 +9,7 @@ from polars.testing import assert_frame_equal
 
 from marketdata import reading
 from marketdata.candle import CANDLE_SCHEMA
+from marketdata.completeness import content_hash
 from marketdata.errors import BadRange, UnknownName, UsageError
 from marketdata.fold import fold
 from marketdata.interval import INTERVALS, Interval
@@ -24,7 +25,7 @@ QUIET = (3.0, 5.0)
 def put(lake: Lake, day: date, status: Status = Status.COMPLETE, trades: pl.DataFrame | None = None) -> None:
     trades = trades_of(day, 600, quiet=QUIET) if trades is None else trades
     lake.write_trades(BTC, day, trades, manifest_of(BTC, day, trades, status))
-    lake.write_candles(BTC, day, "1m", fold(trades))
+    lake.write_candles(BTC, day, "1m", fold(trades), facts={"trades": content_hash(trades)})
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,25 @@ def test_a_week_is_filled_only_when_all_its_days_are_complete(empty: Lake) -> No
     filled = reading.candles(empty, BTC, "1w", at("2025-06-02"), at("2025-06-16"), fill="previous")
     assert filled["open_time"].to_list() == [at("2025-06-02")]
     assert filled["filled"].to_list() == [True]
+
+
+def test_a_day_that_is_not_folded_yet_is_folded_from_its_trades(empty: Lake) -> None:
+    put(empty, DAYS[0])
+    trades = trades_of(DAYS[1], 600)
+    empty.write_trades(BTC, DAYS[1], trades, manifest_of(BTC, DAYS[1], trades))
+    assert empty.unfolded(BTC, at("2025-06-01"), at("2025-06-05")) == [DAYS[1]]
+    found = reading.candles(empty, BTC, "1h", at("2025-06-02"), at("2025-06-04"))
+    expected = fold(pl.concat([trades_of(DAYS[0], 600, quiet=QUIET), trades]), "1h")
+    assert_frame_equal(found, expected, rel_tol=1e-9)
+
+
+def test_candles_older_than_the_trades_of_their_day_are_not_believed(empty: Lake) -> None:
+    put(empty, DAYS[0])
+    more = trades_of(DAYS[0], 900)
+    empty.write_trades(BTC, DAYS[0], more, manifest_of(BTC, DAYS[0], more))
+    found = reading.candles(empty, BTC, "1m", at("2025-06-02"), at("2025-06-03"))
+    assert_frame_equal(found, fold(more), rel_tol=1e-9)
+    assert empty.unfolded(BTC, at("2025-01-01"), at("2026-01-01")) == [DAYS[0]]
 
 
 def test_an_empty_lake_has_no_candles(empty: Lake) -> None:

@@ -41,21 +41,25 @@ class Storage:
         """Bytes of a file; ``None`` when there is none."""
         with self.errors(key):
             info = self.fs.get_file_info(self.full(key))
-        return int(info.size) if info.type == pafs.FileType.File else None
+        return int(info.size) if _is_file(info) else None
 
-    def existing(self, keys: list[str]) -> list[str]:
-        """Those of the keys that are files, in the order given."""
+    def modified(self, keys: list[str]) -> dict[str, int]:
+        """Those of the keys that are files, in the order given, with the time of writing in ns."""
         with self.errors(keys[0] if keys else ""):
             found = self.fs.get_file_info([self.full(key) for key in keys])
-        return [key for key, info in zip(keys, found, strict=True) if info.type == pafs.FileType.File]
+        return {key: info.mtime_ns for key, info in zip(keys, found, strict=True) if _is_file(info)}
 
-    def files(self, folder: str) -> list[str]:
-        """Keys of all files below a folder, sorted; none when the folder is absent."""
+    def listed(self, folder: str) -> dict[str, int]:
+        """All files below a folder, sorted, with the time of writing in ns; none when it is absent."""
         selector = pafs.FileSelector(self.full(folder), recursive=True, allow_not_found=True)
         with self.errors(folder):
             found = self.fs.get_file_info(selector)
         cut = len(self.root) + 1
-        return sorted(info.path[cut:] for info in found if info.type == pafs.FileType.File)
+        return dict(sorted((info.path[cut:], info.mtime_ns) for info in found if _is_file(info)))
+
+    def files(self, folder: str) -> list[str]:
+        """Keys of all files below a folder, sorted; none when the folder is absent."""
+        return list(self.listed(folder))
 
     def delete(self, key: str) -> None:
         """Remove a file; absent is fine."""
@@ -82,6 +86,10 @@ class Storage:
             raise
         except OSError as error:
             raise storage_error(error, self.show(key) if key else self.url, doing) from error
+
+
+def _is_file(info: Any) -> bool:
+    return bool(info.type == pafs.FileType.File)
 
 
 def open_storage(url: str, settings: Settings) -> Storage:

@@ -23,6 +23,8 @@ from marketdata.trade import REJECT_SCHEMA, TRADE_SCHEMA, empty_rejects, in_orde
 _MANIFEST = b"marketdata.manifest"
 _FACTS = b"marketdata.facts"
 _FOOTER_THREADS = 8
+# From so many days on, one listing is cheaper than asking for each file.
+_LIST_FROM_DAYS = 40
 
 
 class Lake:
@@ -265,19 +267,41 @@ class Lake:
         keys = self._keys(kind, market, start, end, Interval.parse(interval))
         return scan.read(self.storage, keys, _candle_schema(kind), "open_time", (start, end))
 
+    def unfolded(self, market: Market, start: datetime, end: datetime) -> list[date]:
+        """Days touched by ``[start, end)`` that hold trades and no 1m candles of exactly these trades."""
+        trades = self._files("trades", market, start, end)
+        candles = self._files("candles", market, start, end, Interval.parse("1m"))
+        days = []
+        for day, written in trades.items():
+            if candles.get(day, -1) <= written:  # S3 tells whole seconds
+                manifest = self.manifest(market, day)
+                facts = self.read_facts("candles", market, day, "1m")
+                if manifest and (facts is None or facts.get("trades") != manifest.content_hash):
+                    days.append(day)
+        return days
+
     def _keys(
         self, kind: Kind, market: Market, start: datetime, end: datetime, interval: Interval | None = None
     ) -> list[str]:
         """Files of the days touched by ``[start, end)`` that are there."""
+        days = self._files(kind, market, start, end, interval)
+        return [Part(kind, market, day, interval).key for day in days]
+
+    def _files(
+        self, kind: Kind, market: Market, start: datetime, end: datetime, interval: Interval | None = None
+    ) -> dict[date, int]:
+        """Days touched by ``[start, end)`` that have a file, in order, with its time of writing in ns."""
         if end <= start:
-            return []
+            return {}
         first = start.astimezone(UTC).date()
         last = (end - timedelta(microseconds=1)).astimezone(UTC).date()
-        if (last - first).days > 40:  # one listing is cheaper than asking for each
-            days = [part.day for part in self.parts(kind, market, interval) if first <= part.day <= last]
-            return [Part(kind, market, day, interval).key for day in sorted(days)]
-        wanted = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-        return self.storage.existing([Part(kind, market, day, interval).key for day in wanted])
+        if (last - first).days > _LIST_FROM_DAYS:
+            found = self.storage.listed(paths.market_folder(kind, market, interval))
+        else:
+            wanted = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+            found = self.storage.modified([Part(kind, market, day, interval).key for day in wanted])
+        parts = {part.day: written for key, written in found.items() if (part := Part.parse(key))}
+        return {day: parts[day] for day in sorted(parts) if first <= day <= last}
 
 
 def _part(kind: Kind, market: Market, day: date, interval: str | Interval | None) -> Part:
