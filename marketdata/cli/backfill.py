@@ -16,7 +16,7 @@ from marketdata import sources
 from marketdata.backfill import DayReport, Failed, Job, Outcome, backfill
 from marketdata.cli.context import Context, context, ranges_text
 from marketdata.cli.failures import INTERRUPTED, say
-from marketdata.cli.progress import backfill_progress, human_bytes
+from marketdata.cli.progress import backfill_progress, human_bytes, job_of
 from marketdata.cli.times import Asked, day_range, days_between
 from marketdata.errors import UsageError
 from marketdata.manifest import Status
@@ -36,7 +36,8 @@ def run_backfill(
     jobs = _jobs(here, names, first, after)
     for market in dict.fromkeys(market for market, _ in jobs):
         sources.check_market(market, here.settings)
-    with _patient_interrupt(), backfill_progress(len(jobs)) as progress:
+    stopping = threading.Event()
+    with _patient_interrupt(stopping), backfill_progress(len(jobs), stopping) as progress:
         outcomes = backfill(
             here.lake,
             jobs,
@@ -64,18 +65,16 @@ def _jobs(here: Context, names: Sequence[str], first: date, after: date) -> list
 
 
 @contextmanager
-def _patient_interrupt() -> Iterator[None]:
+def _patient_interrupt(stopping: threading.Event) -> Iterator[None]:
     """The first Ctrl-C waits for the pages on their way; the second one does not."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    pressed = False
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
+        if stopping.is_set():
             os._exit(INTERRUPTED)
-        pressed = True
+        stopping.set()
         say("Stopping after the pages on their way; press Ctrl-C again to stop at once.")
         raise KeyboardInterrupt
 
@@ -123,8 +122,7 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
     by_market: dict[Market, list[Outcome]] = {}
     for outcome in outcomes:
-        market = outcome.market if isinstance(outcome, DayReport) else outcome[0][0]
-        by_market.setdefault(market, []).append(outcome)
+        by_market.setdefault(job_of(outcome)[0], []).append(outcome)
     rows = [(str(market), *_figures(group)) for market, group in by_market.items()]
     total = ("total", *_figures(outcomes))
     for place, name in enumerate(("market", "days", "fetched", "rows", "size", "status")):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from difflib import get_close_matches
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
@@ -9,7 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from marketdata.cli.failures import say
 from marketdata.settings import PREFIX, Settings, read_env_file
+
+_OF_THE_TESTS = {"MARKETDATA_FIXTURES", "MARKETDATA_REQUIRE_REAL_PARTS"}
 
 
 def run_settings() -> int:
@@ -21,7 +25,17 @@ def run_settings() -> int:
     for row in rows(settings):
         table.add_row(*row)
     Console(highlight=False).print(table)
+    _warn_of_unknown()
     return 0
+
+
+def _warn_of_unknown() -> None:
+    """A variable that is spelled wrongly has no effect; say so."""
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for name in sorted({*os.environ, *read_env_file()} - set(known) - _OF_THE_TESTS):
+        near = get_close_matches(name, known, n=1)
+        if name.startswith(PREFIX):
+            say(f"warning: {name} is no setting.{f' Did you mean {near[0]}?' if near else ''}")
 
 
 def rows(settings: Settings) -> Iterator[tuple[str, str, str]]:

@@ -50,12 +50,17 @@ def held_market(here: Context, text: str) -> tuple[Market, list[date]]:
 def warn_of_gaps(here: Context, market: Market, held: Sequence[date], start: date, end: date) -> None:
     """Say on stderr which days of ``[start, end)`` the lake lacks or holds with gaps.
 
+    The running day is never complete and counts only when some of it is there.
+
     Raises:
         MarketDataError: it lacks all of them, so there is nothing to show.
     """
-    wanted = days_between(start, end)
-    known = set(held)
+    known, today = set(held), here.now.date()
+    wanted = [day for day in days_between(start, end) if day != today or day in known]
     absent = [day for day in wanted if day not in known]
+    if not wanted:
+        msg = f"The running day {today} (UTC) of {market} is not in the lake; it has {held[0]} to {held[-1]}."
+        raise MarketDataError(msg, hint="Choose an earlier --start or a longer --last.")
     if len(absent) == len(wanted):
         msg = f"The lake has no day of {market} between {start} and {end}; it has {held[0]} to {held[-1]}."
         raise MarketDataError(

@@ -1,21 +1,21 @@
 """Progress of a backfill on stderr: bars on a terminal, a line a day elsewhere."""
 
+import threading
 import time
 from contextlib import AbstractContextManager
-from datetime import date
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from marketdata.backfill import DayReport, Outcome
+from marketdata.backfill import DayReport, Job, Outcome
 from marketdata.backfill import Progress as DayProgress
 from marketdata.cli.failures import say
 from marketdata.manifest import Status
-from marketdata.market import Market
 
 _LINE_EVERY_S = 30.0
+_WORTH_A_LINE = ("another process", "goes on")
 
 
 class BackfillProgress(AbstractContextManager["BackfillProgress"], Protocol):
@@ -28,10 +28,11 @@ class BackfillProgress(AbstractContextManager["BackfillProgress"], Protocol):
         """A day has ended."""
 
 
-def backfill_progress(days: int) -> BackfillProgress:
-    """Return bars on a terminal, otherwise lines."""
+def backfill_progress(days: int, stopping: threading.Event) -> BackfillProgress:
+    """Return bars on a terminal, otherwise lines. Days that end while ``stopping`` is set did not fail."""
     console = Console(stderr=True)
-    return _Bars(console, days) if console.is_terminal else _Lines(days)
+    overall = _Overall(days, stopping)
+    return _Bars(console, overall) if console.is_terminal else _Lines(overall)
 
 
 def human_bytes(count: float) -> str:
@@ -59,45 +60,61 @@ def human_rate(rows_per_second: float) -> str:
     raise AssertionError
 
 
+def job_of(outcome: Outcome) -> Job:
+    """The market and the day that an outcome is of."""
+    return (outcome.market, outcome.day) if isinstance(outcome, DayReport) else outcome[0]
+
+
 def describe(outcome: Outcome) -> str:
     """One line about a day that has ended."""
+    market, day = job_of(outcome)
+    name = f"{market} {day}"
     if not isinstance(outcome, DayReport):
-        (market, day), _ = outcome
-        return f"{market} {day} failed"
-    name = f"{outcome.market} {outcome.day}"
+        return f"{name} failed"
     status = outcome.manifest.status
     if outcome.skipped:
         return f"{name} {status}, was there"
     resumed = f", {outcome.resumed_pages} from before" if outcome.resumed_pages else ""
     return (
-        f"{name} {status}, {outcome.manifest.rows:,} rows, {outcome.fetched_pages} pages{resumed}, "
+        f"{name} {status}, {outcome.manifest.rows:,} rows, {_pages(outcome.fetched_pages)}{resumed}, "
         f"{human_bytes(outcome.bytes)}, {outcome.seconds:.1f} s"
     )
+
+
+def _pages(count: int) -> str:
+    return f"{count:,} page{'' if count == 1 else 's'}"
 
 
 class _Overall:
     """How much of all days is done, and how long the rest takes at the speed so far."""
 
-    def __init__(self, days: int) -> None:
-        self.days, self.ended, self._skipped, self.rows = days, 0, 0, 0
+    def __init__(self, days: int, stopping: threading.Event) -> None:
+        self.days, self.ended, self.stopping = days, 0, stopping
+        self._skipped, self._rows = 0, 0
         self._began = time.monotonic()
-        self._fractions: dict[tuple[Market, date], float] = {}
+        self._running: dict[Job, DayProgress] = {}
 
     def at(self, progress: DayProgress) -> None:
-        self._fractions[progress.market, progress.day] = progress.fraction
+        self._running[progress.market, progress.day] = progress
 
     def end(self, outcome: Outcome) -> None:
         self.ended += 1
+        self._running.pop(job_of(outcome), None)
         if isinstance(outcome, DayReport):
-            self._fractions.pop((outcome.market, outcome.day), None)
             self._skipped += outcome.skipped
-            self.rows += outcome.fetched_rows
-        else:
-            self._fractions.pop(outcome[0], None)
+            self._rows += outcome.fetched_rows
 
     @property
     def done(self) -> float:
-        return self.ended + sum(self._fractions.values())
+        return self.ended + sum(progress.fraction for progress in self._running.values())
+
+    @property
+    def rows(self) -> int:
+        return self._rows + sum(progress.rows for progress in self._running.values())
+
+    @property
+    def rate(self) -> str:
+        return human_rate(self.rows / max(time.monotonic() - self._began, 0.1))
 
     @property
     def left(self) -> str:
@@ -107,10 +124,16 @@ class _Overall:
             return ""
         return f"{human_time(seconds * (wanted - worked) / worked)} left"
 
+    def describe(self, outcome: Outcome) -> str:
+        if self.stopping.is_set() and not isinstance(outcome, DayReport):
+            market, day = job_of(outcome)
+            return f"{market} {day} stopped"
+        return describe(outcome)
+
 
 class _Bars:
-    def __init__(self, console: Console, days: int) -> None:
-        self._overall = _Overall(days)
+    def __init__(self, console: Console, overall: _Overall) -> None:
+        self._overall = overall
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -123,9 +146,9 @@ class _Bars:
             expand=True,
             refresh_per_second=5,
         )
-        self._all = self._bars.add_task(f"{days} days", total=days, rows="", rate="", left="")
-        self._tasks: dict[tuple[Market, date], TaskID] = {}
-        self._began = time.monotonic()
+        self._all = self._bars.add_task(f"{overall.days} days", total=overall.days, rows="", rate="", left="")
+        self._tasks: dict[Job, TaskID] = {}
+        self._noted: dict[Job, str] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -141,6 +164,9 @@ class _Bars:
         if job not in self._tasks:
             name = f"{progress.market} {progress.day}"
             self._tasks[job] = self._bars.add_task(name, total=1.0, rows="", rate="", left="")
+        if progress.note.startswith(_WORTH_A_LINE) and self._noted.get(job) != progress.note:
+            self._noted[job] = progress.note
+            self._print(f"{progress.market} {progress.day} {progress.note}")
         left = (
             progress.seconds * (1 - progress.fraction) / progress.fraction
             if progress.fraction > 0.01
@@ -157,30 +183,31 @@ class _Bars:
         self._update_all()
 
     def on_day(self, outcome: Outcome) -> None:
-        job = (outcome.market, outcome.day) if isinstance(outcome, DayReport) else outcome[0]
-        task = self._tasks.pop(job, None)
+        task = self._tasks.pop(job_of(outcome), None)
         if task is not None:
             self._bars.remove_task(task)
         self._overall.end(outcome)
         if not isinstance(outcome, DayReport) or outcome.manifest.status is not Status.COMPLETE:
-            self._bars.console.print(describe(outcome), highlight=False, markup=False)
+            self._print(self._overall.describe(outcome))
         self._update_all()
 
+    def _print(self, line: str) -> None:
+        self._bars.console.print(line, highlight=False, markup=False)
+
     def _update_all(self) -> None:
-        seconds = time.monotonic() - self._began
         self._bars.update(
             self._all,
             description=f"{self._overall.ended} of {self._overall.days} days",
             completed=self._overall.done,
             rows=f"{self._overall.rows:,} rows",
-            rate=human_rate(self._overall.rows / max(seconds, 0.1)),
+            rate=self._overall.rate,
             left=self._overall.left,
         )
 
 
 class _Lines:
-    def __init__(self, days: int) -> None:
-        self._overall = _Overall(days)
+    def __init__(self, overall: _Overall) -> None:
+        self._overall = overall
         self._said = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -204,4 +231,4 @@ class _Lines:
     def on_day(self, outcome: Outcome) -> None:
         self._overall.end(outcome)
         self._said = time.monotonic()
-        say(describe(outcome))
+        say(self._overall.describe(outcome))

@@ -81,7 +81,7 @@ def _fill(text: str | None) -> Literal["previous"] | None:
 
 def _held(here: Context, text: str, begin: datetime, finish: datetime) -> tuple[Market, set[date]]:
     market, held = held_market(here, text)
-    warn_of_gaps(here, market, held, begin.date(), min(_last_day(finish), here.now.date()))
+    warn_of_gaps(here, market, held, begin.date(), _last_day(finish))
     return market, set(held)
 
 

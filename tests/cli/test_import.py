@@ -1,0 +1,99 @@
+"""Imports through the command."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from marketdata.market import Market
+from tests.cli.conftest import Command
+from tests.cli.lakes import open_lake
+
+KRAKEN = "1685577600,27210.1,0.01\n1685577600,27210.1,0.01\n1685577661,27211.5,1.25\n1685750461,27300.0,0.5\n"
+
+
+def kraken_file(folder: Path, name: str = "XBTUSD.csv", text: str = KRAKEN) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def lake_files(home: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+
+def test_a_file_is_imported_once_and_a_second_time_adds_nothing(
+    marketdata: Command, home: Path, tmp_path: Path
+) -> None:
+    path = kraken_file(tmp_path)
+    first = marketdata("import", path)
+    assert (first.code, first.stderr) == (0, "")
+    assert "kraken:BTC/USD" in first.text
+    assert "4 rows read, 4 new, 0 were there" in first.text
+    before = lake_files(home)
+    second = marketdata("import", path)
+    assert "4 rows read, 0 new, 4 were there" in second.text
+    assert lake_files(home) == before
+    lake = open_lake(home)
+    assert lake.days() == {
+        Market("kraken", "BTC/USD"): [date(2023, 6, 1), date(2023, 6, 2), date(2023, 6, 3)]
+    }
+
+
+def test_refused_rows_are_counted_with_their_reason(marketdata: Command, home: Path, tmp_path: Path) -> None:
+    result = marketdata("import", kraken_file(tmp_path, text=KRAKEN + "1685750462,-1,0.5\n"))
+    assert result.code == 0
+    assert "1 refused (price not positive)" in result.text
+
+
+def test_market_and_format_can_be_said(marketdata: Command, home: Path, tmp_path: Path) -> None:
+    path = kraken_file(tmp_path, "mine.csv")
+    result = marketdata("import", path, "--market", "kraken:ETH/USD", "--format", "kraken-trades")
+    assert result.code == 0
+    assert list(open_lake(home).days()) == [Market("kraken", "ETH/USD")]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("XBTUSD.csv", ["--format", "kraken-trade"], ["'kraken-trade'", "'kraken-trades'"]),
+        ("XBTUSD.csv", ["--format", "binance-klines"], ["XBTUSD.csv", "binance-klines", "kraken-trades"]),
+        ("XBTUSD.csv", ["--market", "BTCUSD"], ["'BTCUSD'"]),
+        ("QQQQ.csv", [], ["'QQQQ.csv'", "market"]),
+        ("absent.csv", [], ["'absent.csv'"]),
+    ],
+)
+def test_a_file_that_is_not_understood_is_one_line_and_writes_nothing(
+    marketdata: Command, home: Path, name: str, options: list[str], words: list[str]
+) -> None:
+    if name != "absent.csv":
+        kraken_file(Path(), name)
+    result = marketdata("import", name, *options)
+    assert (result.code, result.stdout, result.stderr.count("\n")) == (2, b"", 1)
+    assert [word for word in words if word not in result.error] == []
+    assert not home.exists()
+
+
+def test_one_foreign_file_among_good_ones_stops_the_import_before_it_writes(
+    marketdata: Command, home: Path, tmp_path: Path
+) -> None:
+    good, foreign = kraken_file(tmp_path), kraken_file(tmp_path, "notes.csv", "hello,world\n")
+    result = marketdata("import", good, foreign)
+    assert (result.code, result.stdout) == (2, b"")
+    for word in ("notes.csv", "hello,world", "kraken-trades"):
+        assert word in result.error
+    assert not home.exists()
+
+
+@pytest.mark.fixtures
+def test_a_captured_file_and_its_continuation_are_imported_once(
+    marketdata: Command, home: Path, captures: Path
+) -> None:
+    folder = captures / "kraken" / "csv_bcheur"
+    base, more = folder / "BCHEUR.csv", folder / "incremental_q2" / "BCHEUR.csv"
+    assert "148 rows read, 148 new" in marketdata("import", base).text
+    assert "486 rows read, 486 new" in marketdata("import", more).text
+    assert "634 rows read, 0 new, 634 were there" in marketdata("import", base, more).text
+    trades = marketdata(
+        "trades", "kraken:BCH/EUR", "--start", "2023-01-01", "--end", "2023-01-03", "-f", "csv"
+    )
+    assert len(trades.text.splitlines()) == 1 + 634
