@@ -73,7 +73,9 @@ def candles_agree_with_the_exchange(lake: Lake, job: Job) -> Verdict:
     comparison = compare_day(lake, job.market, job.day)
     facts = metadata.of_comparison(comparison)
     if comparison.compared == 0 and comparison.different.is_empty():
-        return Verdict(passed=True, sentence="The exchange serves no candles of this day.", metadata=facts)
+        asked = lake.read_facts("exchange_candles", job.market, job.day, "1m") is not None
+        sentence = "The exchange no longer serves" if asked else "The exchange has not been asked for"
+        return Verdict(passed=True, sentence=f"{sentence} candles of this day.", metadata=facts)
     if comparison.different.is_empty():
         sentence = f"{comparison.equal:,} of {comparison.compared:,} candles are equal."
         return Verdict(passed=True, sentence=sentence, metadata=facts)
