@@ -60,7 +60,9 @@ def broken(candles: pl.DataFrame, interval: str | Interval) -> pl.DataFrame:
     slack = 1 + 1e-9  # sums are floats
     quote, volume = column("quote_volume"), column("volume")
     ends = column("open_time") + interval.width
+    always = [name for name in CANDLE_SCHEMA if not name.startswith("taker_")]
     rules: dict[str, pl.Expr] = {
+        "a value is null": pl.any_horizontal(column(always).is_null()),
         "open_time is not on the grid": column("open_time") != interval.floor_expr(column("open_time")),
         "open_time repeats or goes back": column("open_time") <= column("open_time").shift(1),
         "low is not above 0": ~(column("low") > 0),

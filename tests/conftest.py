@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from marketdata.exchange_sim import RunningExchange, SimConfig
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A law either holds or not; how long an example takes on a busy machine says nothing about it.
+settings.register_profile("marketdata", deadline=None)
+settings.load_profile("marketdata")
 
 
 @pytest.fixture(scope="session")
