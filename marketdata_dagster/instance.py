@@ -41,7 +41,7 @@ def prepare(settings: Settings, template: Path = TEMPLATE) -> tuple[Path, dict[s
     home = (settings.home / "dagster").absolute()
     url = settings.dagster_database_url
     variables = {} if url is None else database_variables(url.get_secret_value())
-    storage = _SQLITE.format(folder=_quoted(str(home / "storage"))) if url is None else _postgres(variables)
+    storage = _SQLITE.format(folder=_quoted(str(home))) if url is None else _postgres(variables)
     try:
         home.mkdir(parents=True, exist_ok=True)
         whole = home / f".dagster.yaml.{os.getpid()}"

@@ -15,7 +15,7 @@ URL = "postgresql://market:p%2F%40ss%3Aword@db.example:6432/dagster"
 def test_sqlite_lies_in_the_home_folder(tmp_path: Path) -> None:
     home, environment = prepare(Settings.load(home=tmp_path))
     body = yaml.safe_load((home / "dagster.yaml").read_text())
-    assert body["storage"]["custom"]["config"]["base_dir"] == str(home / "storage")
+    assert body["storage"]["custom"]["config"]["base_dir"] == str(home)
     assert environment["DAGSTER_HOME"] == str(home)
     assert environment["MARKETDATA_LAKE"] == str(tmp_path / "lake")
 

@@ -22,7 +22,7 @@ def test_dagster_reads_what_was_written(tmp_path: Path) -> None:
             assert dg.materialize([letters], instance=instance, partition_key=key).success
         runs = [run.run_id for run in instance.get_runs()]
     plain = yaml.safe_load((home / "dagster.yaml").read_text())
-    plain["storage"] = {"sqlite": {"base_dir": str(home / "storage")}}
+    plain["storage"] = {"sqlite": {"base_dir": str(home)}}
     plain.pop("run_launcher")
     (home / "dagster.yaml").write_text(yaml.safe_dump(plain))
     with dg.DagsterInstance.from_config(str(home)) as instance:
