@@ -1,0 +1,1 @@
+"""Benchmarks: each module measures one thing and has ``run() -> list[Row]``. ``python -m bench`` runs all."""

@@ -1,0 +1,59 @@
+"""``make bench``: run the benchmarks, print their tables, and write ``docs/benchmarks.md`` with ``--write``."""
+
+import argparse
+import importlib
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import table
+
+MODULES = {
+    "fold": "Trades to candles",
+    "importing": "Files into the lake",
+    "backfill": "Memory and first data of a backfill",
+    "orchestration": "A backfill through Dagster's daemon and webserver",
+}
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+_INTRODUCTION = """\
+# Benchmarks
+
+`make bench` measures these and writes this page (`make bench ARGS=fold` for one part, without writing). Figures are
+medians; a peer runs the same work in the same run, so that a noisy machine disturbs both.
+"""
+
+
+def main() -> int:
+    """Run what was asked for; 1 if a budget is missed."""
+    parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(MODULES)}; default: all")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    options = parser.parse_args()
+    for part in options.parts:
+        if part not in MODULES:
+            parser.error(f"unknown part {part!r}; known: {', '.join(MODULES)}")
+    console = Console(highlight=False)
+    console.print(table.versions())
+    pages, missed = [], 0
+    for name in options.parts or MODULES:
+        began = time.monotonic()
+        console.rule(MODULES[name], align="left")
+        rows = importlib.import_module(f"bench.{name}").run()
+        table.show(rows, console)
+        console.print(f"[dim]{time.monotonic() - began:.0f} s[/dim]")
+        missed += sum(row.holds is False for row in rows)
+        pages.append(table.markdown(MODULES[name], rows))
+    if options.write:
+        measured = f"Measured {datetime.now(UTC):%Y-%m-%d} on {table.versions()}.\n"
+        PAGE.write_text("\n".join([_INTRODUCTION, measured, *pages]), "utf-8")
+        console.print(f"Written to {PAGE.relative_to(PAGE.parents[1])}.")
+    if missed:
+        console.print(f"[red]{missed} budgets are missed.[/red]")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
