@@ -40,7 +40,7 @@ format: $(VENV)/.dev ## put the code in its usual form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## the benchmark table, with peers where they can be installed (writes docs/benchmarks.md)
+bench: $(VENV)/.dev ## the benchmark table, with peers where they can be installed (ARGS=--write: docs/benchmarks.md)
 	@$(BIN)/python -m bench $(ARGS)
 
 browser: ## Debian's Chromium for the browser tests, when it is missing

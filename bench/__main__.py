@@ -1,4 +1,4 @@
-"""``make bench``: run the benchmarks, print their tables, and write ``docs/benchmarks.md`` with ``--write``."""
+"""``make bench``: run the benchmarks and print their tables; ``--write`` puts them in the documents."""
 
 import argparse
 import importlib
@@ -21,8 +21,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 _INTRODUCTION = """\
 # Benchmarks
 
-`make bench` measures these and writes this page (`make bench ARGS=fold` for one part, without writing). Figures are
-medians; a peer runs the same work in the same run, so that a noisy machine disturbs both.
+`make bench ARGS=--write` measures these and writes this page; `make bench ARGS=fold` prints one part. Figures
+are medians; a peer does the same work in the same run, so that a noisy machine disturbs both.
 """
 
 
