@@ -8,10 +8,14 @@ import pytest
 
 from tests.conftest import ROOT
 
-PURE = ("errors", "market", "interval", "trade", "candle", "manifest", "fold", "completeness", "quality", "reconcile")
+PURE = (
+    "errors", "market", "interval", "trade", "candle", "manifest", "fold", "completeness", "quality", "reconcile",
+)  # fmt: skip
 PURE_LIBRARIES = {"polars", "numpy", "orjson"}
 # Modules of the standard library that read the world; a pure room takes what they would say as an argument.
-WORLD = {"os", "io", "time", "random", "socket", "subprocess", "pathlib", "tempfile", "threading", "asyncio", "logging"}
+WORLD = {
+    "os", "io", "time", "random", "socket", "subprocess", "pathlib", "tempfile", "threading", "asyncio", "logging",
+}  # fmt: skip
 CLOCK_CALLS = {"now", "utcnow", "today"}
 
 

@@ -42,12 +42,13 @@ def test_what_runs_is_what_was_tested() -> None:
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    broken = []
-    for name in tracked_files():
-        if not name.endswith(".md"):
-            continue
-        page = ROOT / name
-        for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
-            if "://" not in target and not target.startswith("data:") and not (page.parent / target).exists():
-                broken.append(f"{name}: {target}")
+    pages = [ROOT / name for name in tracked_files() if name.endswith(".md")]
+    targets = [
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+        if "://" not in target and not target.startswith("data:")
+    ]
+    assert targets
+    broken = [f"{page.name}: {target}" for page, target in targets if not (page.parent / target).exists()]
     assert broken == []
