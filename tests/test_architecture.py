@@ -8,14 +8,10 @@ import pytest
 
 from tests.conftest import ROOT
 
-PURE = (
-    "errors", "market", "interval", "trade", "candle", "manifest", "fold", "completeness", "quality", "reconcile",
-)  # fmt: skip
+PURE = tuple("errors market interval trade candle manifest fold completeness quality reconcile".split())
 PURE_LIBRARIES = {"polars", "numpy", "orjson"}
 # Modules of the standard library that read the world; a pure room takes what they would say as an argument.
-WORLD = {
-    "os", "io", "time", "random", "socket", "subprocess", "pathlib", "tempfile", "threading", "asyncio", "logging",
-}  # fmt: skip
+WORLD = set("os io time random socket subprocess pathlib tempfile threading asyncio logging".split())
 CLOCK_CALLS = {"now", "utcnow", "today"}
 
 
