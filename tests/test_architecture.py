@@ -8,37 +8,33 @@ import pytest
 
 from tests.conftest import ROOT
 
-PURE = tuple(
-    [
-        "errors",
-        "market",
-        "interval",
-        "trade",
-        "candle",
-        "manifest",
-        "fold",
-        "completeness",
-        "quality",
-        "reconcile",
-    ]
+PURE = (
+    "errors",
+    "market",
+    "interval",
+    "trade",
+    "candle",
+    "manifest",
+    "fold",
+    "completeness",
+    "quality",
+    "reconcile",
 )
 PURE_LIBRARIES = {"polars", "numpy", "orjson"}
 # Modules of the standard library that read the world; a pure room takes what they would say as an argument.
-WORLD = set(
-    [
-        "os",
-        "io",
-        "time",
-        "random",
-        "socket",
-        "subprocess",
-        "pathlib",
-        "tempfile",
-        "threading",
-        "asyncio",
-        "logging",
-    ]
-)
+WORLD = {
+    "os",
+    "io",
+    "time",
+    "random",
+    "socket",
+    "subprocess",
+    "pathlib",
+    "tempfile",
+    "threading",
+    "asyncio",
+    "logging",
+}
 CLOCK_CALLS = {"now", "utcnow", "today"}
 
 
