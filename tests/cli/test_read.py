@@ -230,8 +230,9 @@ def test_a_damaged_file_of_the_lake_is_named(marketdata: Command, home: Path, da
         assert "part-0.parquet" in result.error
 
 
-def test_a_file_that_cannot_be_written_leaves_what_was_there(
-    marketdata: Command, home: Path, tmp_path: Path
+@pytest.mark.parametrize("form", ["csv", "json", "parquet", "table"])
+def test_output_that_fails_half_way_leaves_what_was_there(
+    marketdata: Command, home: Path, tmp_path: Path, form: str
 ) -> None:
     lake = open_lake(home)
     put_day(lake, BTC, DAY)
@@ -239,10 +240,17 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there(
     target = tmp_path / "out.csv"
     target.write_text("before")
     Path(lake.path("trades", BTC, DAY + timedelta(days=1))).write_bytes(b"cut")
-    failed = marketdata("trades", BTC, "--start", "2025-06-01", "--end", "2025-06-03", "-o", target)
+    failed = marketdata(
+        "trades", BTC, "--start", "2025-06-01", "--end", "2025-06-03", "-f", form, "-o", target
+    )
     assert failed.code == 1
     assert target.read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out.csv"]
+    assert failed.stderr.count("\n") == 1
+
+
+def test_an_output_folder_that_is_absent_is_named(marketdata: Command, home: Path, tmp_path: Path) -> None:
+    put_day(open_lake(home), BTC, DAY)
     nowhere = marketdata("trades", BTC, *DAY_1, "-o", tmp_path / "absent" / "out.csv")
     assert nowhere.code == 1
     assert "absent/out.csv" in nowhere.error
