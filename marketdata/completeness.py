@@ -121,7 +121,8 @@ def judge(
         status, reason = _judge_by_time(window, covered, open_stretches, rows)
         return status, reason + refused
     if missing:
-        return Status.GAPS, f"{_trades(missing)} missing: {_ids(missing)}.{refused}"
+        verb = "is" if _number(missing) == 1 else "are"
+        return Status.GAPS, f"{_count(_number(missing), 'trade')} {verb} missing: {_ids(missing)}.{refused}"
     # A stretch nobody asked for is proved by a known id on either side: between the two none is missing.
     unproved = [
         (since, until)
@@ -135,8 +136,12 @@ def judge(
         return Status.UNKNOWN, f"Nothing shows what happened {_times(unproved)}.{refused}"
     if not rows and not not_served:
         return Status.COMPLETE, f"No trade happened.{refused}"
-    verb = "" if not not_served else f", but for {_trades(not_served)} not served: {_ids(not_served)}"
-    return Status.COMPLETE, f"Every id from the first to the last is there{verb}.{refused}"
+    but = (
+        f", but for {_count(_number(not_served), 'trade')} not served: {_ids(not_served)}"
+        if not_served
+        else ""
+    )
+    return Status.COMPLETE, f"Every id from the first to the last is there{but}.{refused}"
 
 
 def _judge_by_time(window: Stretch, covered: Stretches, left: Stretches, rows: int) -> tuple[Status, str]:
@@ -282,9 +287,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _trades(ranges: Ranges) -> str:
-    number = sum(last - first + 1 for first, last in ranges)
-    return f"{_count(number, 'trade')} {'is' if number == 1 else 'are'}"
+def _number(ranges: Ranges) -> int:
+    return sum(last - first + 1 for first, last in ranges)
 
 
 def _listed(names: list[str]) -> str:
