@@ -45,7 +45,7 @@ class BinanceArchive:
         clock: time, sleep and chance; the real ones by default.
     """
 
-    name = "binance archive"
+    name = "binance-archive"
     exchange = "binance"
     sequential_ids = True
     intervals = tuple(

@@ -29,7 +29,7 @@ def forgotten() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("market", "day", "name"),
     [
-        ("binance:XRP/USDT", DAY, "binance archive"),
+        ("binance:XRP/USDT", DAY, "binance-archive"),
         ("binance:XRP/USDT", NOW.date(), "binance-rest"),
         ("kraken:BTC/USD", DAY, "kraken-rest"),
         ("bitstamp:BTC/USD", DAY, "bitstamp-ccxt"),
@@ -52,7 +52,7 @@ def test_archive_and_rest_have_the_same_day(venue: Callable[..., Venue]) -> None
     here = venue()
     market = Market("binance", "LTC/USDT")
     archive = sources.trade_source(market, DAY, here.settings, NOW)
-    assert archive.name == "binance archive"
+    assert archive.name == "binance-archive"
     trades = trades_of(archive.pages(market, *day_window(DAY)))
     assert trades.equals(truth(market))
     ids = truth(market)["trade_id"]
