@@ -8,12 +8,13 @@ candles into wider ones, partial candles of one interval into whole ones. Open a
 Trades must be unique (:func:`marketdata.trade.distinct`, :func:`marketdata.trade.merge_trades`): a trade that
 is there twice counts twice.
 
-Why NumPy's ``reduceat`` and not a ``group_by``: over rows in order it costs nearly the same for 86,400
-candles as for 1,440, which is what makes eleven intervals as cheap as one; and its sums do not depend on
-chunks or on the number of threads, so that the same trades give the same bits on every machine.
+Why NumPy's ``reduceat`` over blocks and not a ``group_by``: rows are in order, so a candle is a run of rows;
+what is computed of a block stays in the processor's cache; one core is enough; 86,400 candles cost little more
+than 1,440, which makes eleven intervals nearly as cheap as one; and sums do not depend on chunks or on the
+number of threads: the same trades give the same bits. ``docs/decisions/fold-by-runs.md`` has the figures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,8 +34,12 @@ _TAKER = ("taker_buy_volume", "taker_buy_quote_volume")
 _OPENING = ("open", *_FIRST)
 _CLOSING = ("close", *_LAST)
 _SUMS = ("volume", "quote_volume", "trade_count", *_TAKER)
-# Trades are folded so many at a time and the slices' candles merged: memory does not grow with the day.
+# Trades are folded a block at a time and the blocks' candles merged: what is computed of a block stays in the
+# processor's cache. A slice is what is asked of polars at once; a whole multiple of a block.
+_BLOCK = 1 << 17
 _SLICE = 1 << 20
+_BUY, _UNKNOWN = 0, 255  # places in the enumeration of sides
+_NUMBERS = ("time", "price", "amount", "trade_id", "fills")
 
 
 def fold(trades: pl.DataFrame, interval: str | Interval = "1m") -> pl.DataFrame:
@@ -73,7 +78,7 @@ def fold_many(trades: pl.DataFrame, intervals: Sequence[str | Interval]) -> dict
         if narrower is None:
             done[interval] = _folded(in_order(trades), interval)
         else:
-            done[interval] = _merged(done[narrower], interval)
+            done[interval] = _widened(done[narrower], interval)
     return {interval.name: _frame(done[interval]) for interval in wanted}
 
 
@@ -94,7 +99,7 @@ def widen(candles: pl.DataFrame, interval: str | Interval) -> pl.DataFrame:
         return empty_candles()
     if not candles["open_time"].is_sorted():
         candles = candles.sort("open_time")
-    return _frame(_merged(_columns(candles), interval))
+    return _frame(_widened(_columns(candles), interval))
 
 
 def merge(*candles: pl.DataFrame) -> pl.DataFrame:
@@ -106,8 +111,8 @@ def merge(*candles: pl.DataFrame) -> pl.DataFrame:
     parts = pl.concat(candles) if candles else empty_candles()
     if parts.is_empty():
         return empty_candles()
-    by_first, by_last = parts.sort("open_time", *_FIRST), parts.sort("open_time", *_LAST)
-    return _frame(_merged(_columns(by_first), None, by_last=_columns(by_last)))
+    rows = _columns(parts)
+    return _frame(_merged(_ordered(rows, _FIRST), by_last=_ordered(rows, _LAST)))
 
 
 def fill_previous(
@@ -148,53 +153,74 @@ def fill_previous(
 
 
 def _folded(trades: pl.DataFrame, interval: Interval) -> _Columns:
-    slices = (trades.slice(at, _SLICE) for at in range(0, len(trades), _SLICE))
-    parts = [_merged(_as_candles(part), interval) for part in slices]
-    if len(parts) == 1:
-        return parts[0]
-    return _merged({name: np.concatenate([part[name] for part in parts]) for name in CANDLE_SCHEMA})
+    parts = [_merged(block) for block in _as_candles(trades, interval)]
+    merged = parts[0]
+    if len(parts) > 1:
+        merged = _merged({name: np.concatenate([part[name] for part in parts]) for name in CANDLE_SCHEMA})
+    merged["open_time"] = merged["open_time"] * interval.us + interval.offset_us
+    return merged
 
 
-def _as_candles(trades: pl.DataFrame) -> _Columns:
-    """Every trade as the candle of itself; ``open_time`` is still the time of the trade."""
-    price, amount, side = pl.col("price"), pl.col("amount"), pl.col("side")
-    quote = price * amount
-    buys = pl.when(side == "buy")
-    rest = pl.when(side.is_not_null()).then(0.0) if trades["side"].null_count() else pl.lit(0.0)
-    made = trades.select(
-        quote.alias("quote_volume"),
-        pl.col("fills").cast(pl.Int64).alias("trade_count"),
-        buys.then(amount).otherwise(rest).alias("taker_buy_volume"),
-        buys.then(quote).otherwise(rest).alias("taker_buy_quote_volume"),
-    )
-    columns = {name: _values(made[name]) for name in made.columns}
-    columns["volume"] = _values(trades["amount"])
-    columns |= dict.fromkeys(("open", "high", "low", "close"), _values(trades["price"]))
-    columns |= dict.fromkeys(("first_trade_id", "last_trade_id"), _values(trades["trade_id"]))
-    columns |= dict.fromkeys(("open_time", "first_trade_time", "last_trade_time"), _values(trades["time"]))
-    return columns
+def _as_candles(trades: pl.DataFrame, interval: Interval) -> Iterator[_Columns]:
+    """Every trade as the candle of itself, block by block; ``open_time`` is the number of its interval.
+
+    What is computed lies in the same memory for every block: it is good until the next one is asked for.
+    """
+    size = min(len(trades), _BLOCK)
+    quotes, buys, bought, bought_quotes = (np.empty(size) for _ in range(4))
+    counts, numbers = np.empty(size, np.int64), np.empty(size, np.int64)
+    for start in range(0, len(trades), _SLICE):
+        part = trades.slice(start, _SLICE)
+        times, prices, amounts, ids, fills = (_values(part[name]) for name in _NUMBERS)
+        sides, unknown = _sides(part["side"])
+        for at in range(0, len(part), size):
+            rows = slice(at, at + size)
+            time, price, amount, trade_id = times[rows], prices[rows], amounts[rows], ids[rows]
+            here = slice(0, len(time))
+            number = np.subtract(time, interval.offset_us, out=numbers[here])
+            quote = np.multiply(price, amount, out=quotes[here])
+            buy = np.equal(sides[rows], _BUY, out=buys[here], casting="unsafe")
+            if unknown:
+                buy[sides[rows] == _UNKNOWN] = np.nan
+            count = counts[here]
+            count[:] = fills[rows]
+            yield {
+                "open_time": np.floor_divide(number, interval.us, out=number),
+                **dict.fromkeys(("first_trade_time", "last_trade_time"), time),
+                **dict.fromkeys(("first_trade_id", "last_trade_id"), trade_id),
+                **dict.fromkeys(("open", "high", "low", "close"), price),
+                "volume": amount,
+                "quote_volume": quote,
+                "trade_count": count,
+                "taker_buy_volume": np.multiply(amount, buy, out=bought[here]),
+                "taker_buy_quote_volume": np.multiply(quote, buy, out=bought_quotes[here]),
+            }
 
 
-def _merged(rows: _Columns, interval: Interval | None = None, *, by_last: _Columns | None = None) -> _Columns:
-    """One candle of all rows that share an ``open_time``; rows in the order of their first trades.
+def _widened(candles: _Columns, interval: Interval) -> _Columns:
+    floored = (candles["open_time"] - interval.offset_us) // interval.us * interval.us + interval.offset_us
+    return _merged({**candles, "open_time": floored})
+
+
+def _ordered(rows: _Columns, by: tuple[str, str]) -> _Columns:
+    order = np.lexsort((*(rows[name] for name in reversed(by)), rows["open_time"]))
+    return {name: column[order] for name, column in rows.items()}
+
+
+def _merged(rows: _Columns, *, by_last: _Columns | None = None) -> _Columns:
+    """One candle of all rows that share an ``open_time``; rows by ``open_time`` and their first trades.
 
     Args:
         rows: at least one row, columns of CANDLE_SCHEMA.
-        interval: what to floor ``open_time`` to, if to anything.
-        by_last: the same rows in the order of their last trades, where that is another order.
+        by_last: the same rows by ``open_time`` and their last trades, where that is another order.
     """
     key = rows["open_time"]
-    if interval is not None:
-        key = (key - interval.offset_us) // interval.us
     starts = np.flatnonzero(key[1:] != key[:-1])
     starts += 1
+    ends = np.append(starts, len(key)) - 1
     starts = np.concatenate(([0], starts))
-    ends = np.append(starts[1:], len(key)) - 1
     opening, closing = rows, rows if by_last is None else by_last
-    merged = {"open_time": key[starts]}
-    if interval is not None:
-        merged["open_time"] = merged["open_time"] * interval.us + interval.offset_us
-    merged |= {name: opening[name][starts] for name in _OPENING}
+    merged = {name: opening[name][starts] for name in ("open_time", *_OPENING)}
     merged |= {name: closing[name][ends] for name in _CLOSING}
     merged["high"] = np.maximum.reduceat(rows["high"], starts)
     merged["low"] = np.minimum.reduceat(rows["low"], starts)
@@ -206,6 +232,13 @@ def _merged(rows: _Columns, interval: Interval | None = None, *, by_last: _Colum
 def _values(column: pl.Series) -> np.ndarray[Any, Any]:
     """A column as it lies in memory. An unknown taker volume is NaN, which no sum loses."""
     return (column.cast(pl.Int64) if column.dtype == TIME else column).to_numpy()
+
+
+def _sides(column: pl.Series) -> tuple[np.ndarray[Any, Any], bool]:
+    """Places in the enumeration of sides, and whether any side is unknown."""
+    unknown = column.null_count() > 0
+    places = column.to_physical()
+    return (places.fill_null(_UNKNOWN) if unknown else places).to_numpy(), unknown
 
 
 def _columns(candles: pl.DataFrame) -> _Columns:

@@ -139,10 +139,11 @@ def test_of_interleaved_parts_the_earliest_trade_opens_and_the_latest_closes() -
     assert_frame_equal(merge(outer, inner), fold(trades))
 
 
-def test_folding_more_than_a_slice_of_trades_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folding_more_than_a_block_of_trades_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     trades = simple(*[(n, 7 * n, 100 + n % 13, 1 + n % 3) for n in range(1000)])
     whole = fold_many(trades, INTERVALS)
-    monkeypatch.setattr("marketdata.fold._SLICE", 17)
+    monkeypatch.setattr("marketdata.fold._BLOCK", 17)
+    monkeypatch.setattr("marketdata.fold._SLICE", 34)
     for name, candles in fold_many(trades, INTERVALS).items():
         assert_frame_equal(candles, whole[name], rel_tol=1e-12)
 
