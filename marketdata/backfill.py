@@ -4,17 +4,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from datetime import date, datetime
-from itertools import chain, zip_longest
+from itertools import chain, pairwise, zip_longest
 
 import polars as pl
 
 from marketdata import fold as folding
 from marketdata.agreement import compare_day, fetch_exchange_candles
 from marketdata.errors import MarketDataError, StorageError, TransientError, UnknownName, UsageError
-from marketdata.fetching import SEALING, DayReport, OnProgress, Progress, fetch_day, skip_complete
+from marketdata.fetching import DayReport, OnProgress, Progress, fetch_day, skip_complete
 from marketdata.lake import Lake
-from marketdata.manifest import day_window
+from marketdata.manifest import Manifest, day_window
 from marketdata.market import Market
+from marketdata.sealing import sealed
 from marketdata.settings import Settings
 from marketdata.sources.base import Page, TradeSource
 
@@ -34,6 +35,8 @@ __all__ = [
 Job = tuple[Market, date]
 Failed = tuple[Job, MarketDataError]
 Outcome = DayReport | Failed
+_ROWS_AT_ONCE = 250_000
+_STRETCHES = (1, 2, 3, 4, 6, 8, 12, 24)  # each divides a day into whole minutes
 FindSource = Callable[[Market, date, Settings, datetime], TradeSource]
 
 
@@ -48,9 +51,20 @@ def fold_day(lake: Lake, market: Market, day: date) -> pl.DataFrame:
     if manifest is None:
         msg = f"The lake holds no trades of {market} on {day}."
         raise UsageError(msg, hint=f"Run: marketdata backfill {market} --start {day} --end ...")
-    with SEALING:
-        candles = folding.fold(lake.read_trades(market, *day_window(day)), "1m")
-        lake.write_candles(market, day, "1m", candles, facts={"trades": manifest.content_hash})
+    return sealed(_fold_day, lake, manifest)
+
+
+def _fold_day(lake: Lake, manifest: Manifest) -> pl.DataFrame:
+    """Fold a day in stretches of whole minutes, so that memory does not grow with the day."""
+    market, day = manifest.market, manifest.day
+    start, end = day_window(day)
+    wanted = manifest.rows // _ROWS_AT_ONCE
+    stretches = next((number for number in _STRETCHES if number >= wanted), _STRETCHES[-1])
+    width = (end - start) / stretches
+    edges = [start + number * width for number in range(stretches + 1)]
+    parts = [folding.fold(lake.read_trades(market, *edge), "1m") for edge in pairwise(edges)]
+    candles = pl.concat(parts)
+    lake.write_candles(market, day, "1m", candles, facts={"trades": manifest.content_hash})
     return candles
 
 

@@ -4,7 +4,6 @@ Pages are staged as they come, each durable with its cursor; the whole day is th
 A fetch that is killed at any point goes on at the page where it stopped.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,12 +24,11 @@ from marketdata.holes import Holes, fill_holes, ids_of
 from marketdata.lake import Lake, Stage
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
+from marketdata.sealing import sealed
 from marketdata.sources.base import TradeSource
 from marketdata.trade import assign_ids, merge_trades
 
 _REPORT_EVERY_S = 1.0
-# A day is held in memory only here and while it is folded; one at a time, however many are being fetched.
-SEALING = threading.Semaphore(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,7 @@ def fetch_day(
             clock.begin(stage)
             _page(source, stage, clock)
         clock.report(stage, note="putting the day in place", force=True)
-        manifest, size = _seal(lake, source, stage, held, clock)
+        manifest, size = sealed(_seal, lake, source, stage, held, clock)
         report = DayReport(
             market=market,
             day=day,
@@ -236,50 +234,49 @@ def _seal(
 ) -> tuple[Manifest, int]:
     """Make one day of the staged pages and put it in place, unless that would lose what is held."""
     market, day = stage.market, stage.day
-    with SEALING:
-        arrived = stage.trades()
-        ids = _kind_of_ids(arrived, source)
-        if ids is Ids.FINGERPRINT:
-            arrived = assign_ids(arrived)
-        merged = merge_trades(arrived, fingerprints=ids is Ids.FINGERPRINT)
-        del arrived
-        rejects = pl.concat([stage.rejects(), merged.conflicts])
-        holes = Holes(merged.trades, stage.previous_id, stage.following_id, rejects["trade_id"])
-        if ids is Ids.SEQUENTIAL:
-            holes = fill_holes(
-                lake,
-                source,
-                holes,
-                market=market,
-                day=day,
-                held=held,
-                space=stage.evidence.get("id_space") or ids_of(market),
-                note=lambda note: clock.report(stage, note=note, force=True),
-            )
-        trades = holes.trades
-        start, _ = day_window(day)
-        manifest = completeness.build_manifest(
-            market,
-            day,
-            trades,
-            source=source.name,
-            ids=ids,
-            covered=((start, stage.reached),) if stage.reached is not None else (),
-            previous_id=holes.previous_id,
-            following_id=holes.following_id,
-            not_served=holes.not_served,
-            repeated=merged.repeated,
-            rejected=dict(rejects.group_by("reason").len().sort("reason").iter_rows()),
-            pages=stage.pages,
-            cursor=stage.last_cursor,
-            evidence={**stage.evidence, **holes.evidence},
-            refused_ids=rejects["trade_id"],
+    arrived = stage.trades()
+    ids = _kind_of_ids(arrived, source)
+    if ids is Ids.FINGERPRINT:
+        arrived = assign_ids(arrived)
+    merged = merge_trades(arrived, fingerprints=ids is Ids.FINGERPRINT)
+    del arrived
+    rejects = pl.concat([stage.rejects(), merged.conflicts])
+    holes = Holes(merged.trades, stage.previous_id, stage.following_id, rejects["trade_id"])
+    if ids is Ids.SEQUENTIAL:
+        holes = fill_holes(
+            lake,
+            source,
+            holes,
+            market=market,
+            day=day,
+            held=held,
+            space=stage.evidence.get("id_space") or ids_of(market),
+            note=lambda note: clock.report(stage, note=note, force=True),
         )
-        if held is not None and _is_worse(manifest, held):
-            return held, lake.size("trades", market, day)
-        # Rejects first: a manifest never counts rejects that are not kept.
-        lake.write_rejects(market, day, rejects)
-        return manifest, lake.write_trades(market, day, trades, manifest)
+    trades = holes.trades
+    start, _ = day_window(day)
+    manifest = completeness.build_manifest(
+        market,
+        day,
+        trades,
+        source=source.name,
+        ids=ids,
+        covered=((start, stage.reached),) if stage.reached is not None else (),
+        previous_id=holes.previous_id,
+        following_id=holes.following_id,
+        not_served=holes.not_served,
+        repeated=merged.repeated,
+        rejected=dict(rejects.group_by("reason").len().sort("reason").iter_rows()),
+        pages=stage.pages,
+        cursor=stage.last_cursor,
+        evidence={**stage.evidence, **holes.evidence},
+        refused_ids=rejects["trade_id"],
+    )
+    if held is not None and _is_worse(manifest, held):
+        return held, lake.size("trades", market, day)
+    # Rejects first: a manifest never counts rejects that are not kept.
+    lake.write_rejects(market, day, rejects)
+    return manifest, lake.write_trades(market, day, trades, manifest)
 
 
 def _kind_of_ids(trades: pl.DataFrame, source: TradeSource) -> Ids:

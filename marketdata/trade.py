@@ -216,7 +216,8 @@ def merge_trades(*frames: pl.DataFrame, fingerprints: bool = False) -> Merged:
     if fingerprints:
         unique = reduce(_merge_by_content, [in_order(frame) for frame in frames], empty_trades())
         return Merged(unique, len(trades) - len(unique), empty_rejects())
-    by_id = trades.sort("trade_id", maintain_order=True)
+    sorted_by_id = trades["trade_id"].is_sorted()
+    by_id = trades if sorted_by_id else trades.sort("trade_id", maintain_order=True)
     again = (by_id["trade_id"].diff() == 0).fill_null(value=False)
     if not again.any():
         return Merged(in_order(trades), 0, empty_rejects())

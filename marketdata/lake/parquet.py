@@ -77,12 +77,12 @@ def read(
 def _read(file: Any, schema: pl.Schema, time: str, within: tuple[datetime, datetime] | None) -> pl.DataFrame:
     parquet = pq.ParquetFile(file)
     if within is None:
-        table = parquet.read(columns=schema.names())
+        table = parquet.read(columns=schema.names(), use_threads=False)
     else:
         groups = [
             n for n in range(parquet.num_row_groups) if _touches(parquet.metadata.row_group(n), time, within)
         ]
-        table = parquet.read_row_groups(groups, columns=schema.names())
+        table = parquet.read_row_groups(groups, columns=schema.names(), use_threads=False)
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101
     return frame if within is None else frame.filter(pl.col(time) >= within[0], pl.col(time) < within[1])

@@ -5,11 +5,12 @@ the metadata of the page, so a page and its cursor appear together or not at all
 all. A fetch that was killed at any point is found again as the pages it had finished.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
+import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
@@ -21,10 +22,11 @@ from marketdata.lake.files import put
 from marketdata.lake.filesystem import Storage
 from marketdata.market import Market
 from marketdata.sources.base import Page
-from marketdata.trade import REJECT_SCHEMA, TRADE_SCHEMA, empty_rejects, empty_trades
+from marketdata.trade import REJECT_SCHEMA, SIDE, TRADE_SCHEMA, empty_rejects, empty_trades
 
 _STATE = b"marketdata.stage"
 _REJECTS = b"marketdata.rejects"
+_NO_SIDE = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +132,13 @@ class Stage:
             StorageError: it could not be written; the stage is as it was.
         """
         state = self._state.after(page)
-        metadata = {_STATE: orjson.dumps(asdict(state), option=orjson.OPT_UTC_Z)}
+        metadata = {_STATE: orjson.dumps(state, option=orjson.OPT_UTC_Z)}
         if len(page.rejects):
             metadata[_REJECTS] = page.rejects.select(REJECT_SCHEMA.names()).write_ipc(None).getvalue()
-        table = page.trades.select(TRADE_SCHEMA.names()).cast(TRADE_SCHEMA).to_arrow()
+        trades = page.trades
+        if trades.schema != TRADE_SCHEMA:
+            trades = trades.select(TRADE_SCHEMA.names()).cast(TRADE_SCHEMA)
+        table = trades.rechunk().to_arrow()
         table = table.replace_schema_metadata(metadata)
 
         def write(stream: Any) -> None:
@@ -150,7 +155,7 @@ class Stage:
             CorruptFile: a page cannot be read any more; it and those after it are dropped, and the next
                 fetch goes on before it.
         """
-        return _trades(list(self._tables()))
+        return _trades(self._tables(), self.rows)
 
     def rejects(self) -> pl.DataFrame:
         """All refused rows staged, REJECT_SCHEMA."""
@@ -219,11 +224,38 @@ def _read(storage: Storage, key: str) -> pa.Table:
     return table
 
 
-def _trades(tables: list[pa.Table]) -> pl.DataFrame:
-    filled = [table.replace_schema_metadata(None) for table in tables if table.num_rows]
-    if not filled:
-        return empty_trades()
-    frame = pl.from_arrow(pa.concat_tables(filled))
+def _trades(tables: Iterable[pa.Table], rows: int) -> pl.DataFrame:
+    """One frame of many pages, each copied to its place and let go: a day is in memory once."""
+    ints = {name: np.empty(rows, np.int64) for name in ("trade_id", "time")}
+    floats = {name: np.empty(rows) for name in ("price", "amount")}
+    sides, fills = np.empty(rows, np.uint8), np.empty(rows, np.int32)
+    without_id = np.zeros(rows, np.bool_)
+    at = 0
+    for page in tables:
+        table = page.combine_chunks()
+        place = slice(at, at + table.num_rows)
+        at += table.num_rows
+        for name, column in ints.items():
+            source = table.column(name).cast(pa.int64())
+            if source.null_count:
+                without_id[place] = source.is_null().to_numpy()
+                source = source.fill_null(0)
+            column[place] = source.to_numpy()
+        for name, values in floats.items():
+            values[place] = table.column(name).to_numpy()
+        fills[place] = table.column("fills").to_numpy()
+        for chunk in table.column("side").chunks:
+            sides[place] = chunk.indices.fill_null(_NO_SIDE).to_numpy()
+    side = pa.DictionaryArray.from_arrays(pa.array(sides, mask=sides == _NO_SIDE), list(SIDE.categories))
+    columns = {
+        "trade_id": pa.array(ints["trade_id"], mask=without_id if without_id.any() else None),
+        "time": pa.array(ints["time"]).cast(pa.timestamp("us", "UTC")),
+        "price": pa.array(floats["price"]),
+        "amount": pa.array(floats["amount"]),
+        "side": side,
+        "fills": pa.array(fills),
+    }
+    frame = pl.from_arrow(pa.table(columns))
     assert isinstance(frame, pl.DataFrame)  # noqa: S101
     return frame.cast(TRADE_SCHEMA)
 
@@ -237,4 +269,4 @@ def staged(storage: Storage, market: Market, day: date) -> pl.DataFrame:
                 tables.append(_read(storage, key))
             except FileNotFoundError:  # the day was put in place just now
                 return empty_trades()
-    return _trades(tables)
+    return _trades(tables, sum(table.num_rows for table in tables))
