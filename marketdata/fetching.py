@@ -21,6 +21,7 @@ from marketdata.errors import (
     UsageError,
 )
 from marketdata.holes import Holes, fill_holes, ids_of
+from marketdata.imported_day import keep_rejects
 from marketdata.lake import Lake, Stage
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
@@ -275,7 +276,7 @@ def _seal(
     if held is not None and _is_worse(manifest, held):
         return held, lake.size("trades", market, day)
     # Rejects first: a manifest never counts rejects that are not kept.
-    lake.write_rejects(market, day, rejects)
+    keep_rejects(lake, market, day, rejects)
     return manifest, lake.write_trades(market, day, trades, manifest)
 
 

@@ -1,5 +1,7 @@
 """Days of trades into the lake: the recipe, its edges, and many days side by side."""
 
+import errno
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -168,6 +170,33 @@ def test_rows_that_repeat_an_id_with_other_values_are_rejects(lake: Lake) -> Non
     assert manifest.rows == 3000
     assert manifest.rejected == {"garbage": 1, "id repeated with other values": 1}
     assert len(lake.read_rejects(BTC, *day_window(DAY))) == 2
+
+
+def test_rejects_that_were_there_before_are_kept(lake: Lake) -> None:
+    imported = empty_rejects().clear(1).with_columns(reason=pl.lit("of a file"), raw=pl.lit("1,2,3"))
+    lake.write_rejects(BTC, DAY, imported)
+    get(lake, PagedSource())
+    assert lake.read_rejects(BTC, *day_window(DAY))["reason"].to_list() == ["of a file"]
+
+
+def test_a_full_disk_keeps_the_pages_there_are(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Filling(PagedSource):
+        """The disk is full after five pages."""
+
+        def pages(self, *args) -> Iterator[Page]:
+            for number, page in enumerate(super().pages(*args)):
+                if number == 5:
+                    monkeypatch.setattr("os.fsync", full)
+                yield page
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        get(lake, Filling())
+    monkeypatch.undo()
+    assert sorted(set(files_left(lake))) == ["lock", *(f"page-{n:06}.arrow" for n in range(1, 6))]
+    assert get(lake, PagedSource()).resumed_pages == 5
 
 
 def test_a_source_that_gives_trades_of_another_day_is_refused(lake: Lake) -> None:

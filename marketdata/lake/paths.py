@@ -10,6 +10,7 @@ from datetime import date
 from typing import Literal
 from urllib.parse import quote
 
+from marketdata.errors import UsageError
 from marketdata.interval import Interval
 from marketdata.market import Market, symbol_from_slug
 
@@ -19,7 +20,7 @@ CandleKind = Literal["candles", "exchange_candles"]
 FILE = "part-0.parquet"
 LOCK = "lock"
 PAGE = re.compile(r"page-(\d{6})\.arrow")
-_ROOTS: dict[str, str] = {
+_ROOTS: dict[Kind, str] = {
     "trades": "trades",
     "rejects": "rejected/trades",
     "candles": "candles",
@@ -57,12 +58,15 @@ class Part:
         if match is None:
             return None
         kind = next(kind for kind, root in _ROOTS.items() if root == match["root"])
-        return cls(
-            kind,  # type: ignore[arg-type]
-            Market(match["exchange"], symbol_from_slug(match["symbol"])),
-            date.fromisoformat(match["date"]),
-            Interval.parse(match["interval"]) if match["interval"] else None,
-        )
+        try:
+            return cls(
+                kind,
+                Market(match["exchange"], symbol_from_slug(match["symbol"])),
+                date.fromisoformat(match["date"]),
+                Interval.parse(match["interval"]) if match["interval"] else None,
+            )
+        except (UsageError, ValueError):  # a folder that somebody else put there
+            return None
 
 
 def root_folder(kind: Kind, interval: Interval | None = None) -> str:

@@ -115,6 +115,26 @@ def test_any_symbol_has_a_path_that_is_read_back(lake: Lake, symbol: str) -> Non
     assert Part.parse(part.key.replace("candles/", "candles/interval=1m/")).market == market  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "trades/exchange=KRAKEN/symbol=BTC-USD/date=2025-06-08/part-0.parquet",
+        "trades/exchange=kraken/symbol=BTCUSD/date=2025-06-08/part-0.parquet",
+        "trades/exchange=kraken/symbol=BTC-USD/date=2025-06-31/part-0.parquet",
+        "candles/interval=7m/exchange=kraken/symbol=BTC-USD/date=2025-06-08/part-0.parquet",
+        "trades/exchange=kraken/symbol=BTC-USD/date=2025-06-08/part-1.parquet",
+        "notes.txt",
+    ],
+)
+def test_what_is_not_ours_is_left_alone(lake: Lake, key: str) -> None:
+    path = Path(lake.url) / key
+    path.parent.mkdir(parents=True)
+    path.write_text("not ours")
+    assert Part.parse(key) is None
+    assert lake.days() == {}
+    assert lake.parts("candles") == []
+
+
 def test_candles_are_kept_by_interval_with_facts(lake: Lake) -> None:
     candles = fold(trades_of(DAY), "5m")
     lake.write_candles(BTC, DAY, "5m", candles, facts={"trades": "sha256:x"})

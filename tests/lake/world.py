@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from marketdata.completeness import content_hash
 
+from marketdata.completeness import content_hash
 from marketdata.interval import to_us
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
