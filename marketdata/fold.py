@@ -9,9 +9,9 @@ Trades must be unique (:func:`marketdata.trade.distinct`, :func:`marketdata.trad
 is there twice counts twice.
 
 Why NumPy's ``reduceat`` over blocks and not a ``group_by``: rows are in order, so a candle is a run of rows;
-what is computed of a block stays in the processor's cache; one core is enough; 86,400 candles cost little more
-than 1,440, which makes eleven intervals nearly as cheap as one; and sums do not depend on chunks or on the
-number of threads: the same trades give the same bits. ``docs/decisions/fold-by-runs.md`` has the figures.
+what is computed of a block stays in the processor's cache; one core is enough; 86,400 candles cost little
+more than 1,440, which makes eleven intervals nearly as cheap as one; and sums do not depend on chunks or on
+the number of threads: the same trades give the same bits. ``docs/decisions/fold-by-runs.md`` has the figures.
 """
 
 from collections.abc import Iterator, Sequence
@@ -153,12 +153,28 @@ def fill_previous(
 
 
 def _folded(trades: pl.DataFrame, interval: Interval) -> _Columns:
-    parts = [_merged(block) for block in _as_candles(trades, interval)]
-    merged = parts[0]
-    if len(parts) > 1:
-        merged = _merged({name: np.concatenate([part[name] for part in parts]) for name in CANDLE_SCHEMA})
-    merged["open_time"] = merged["open_time"] * interval.us + interval.offset_us
-    return merged
+    """Candles of trades in order: those of a block go behind the last, with which the first may have to merge."""
+    first, last = (interval.floor_us(trades["time"].cast(pl.Int64)[at]) for at in (0, -1))
+    most = min(len(trades), (last - first) // interval.us + 1)
+    folded = {
+        name: np.empty(most, np.float64 if dtype == pl.Float64 else np.int64)
+        for name, dtype in CANDLE_SCHEMA.items()
+    }
+    filled = 0
+    for block in _as_candles(trades, interval):
+        part, begin = _merged(block), 0
+        if filled and part["open_time"][0] == folded["open_time"][filled - 1]:
+            begin, last_one = 1, slice(filled - 1, filled)
+            both = {name: np.concatenate((folded[name][last_one], part[name][:1])) for name in folded}
+            for name, value in _merged(both).items():
+                folded[name][last_one] = value
+        end = filled + len(part["open_time"]) - begin
+        for name, column in folded.items():
+            column[filled:end] = part[name][begin:]
+        filled = end
+    folded = {name: column[:filled] for name, column in folded.items()}
+    folded["open_time"] = folded["open_time"] * interval.us + interval.offset_us
+    return folded
 
 
 def _as_candles(trades: pl.DataFrame, interval: Interval) -> Iterator[_Columns]:
