@@ -119,10 +119,7 @@ def fetch_day(
         stage = lake.stage(market, day, source.name)
         if held is not None and not refresh and _is_settled(held, source):
             stage.discard()
-            clock.report(stage, fraction=1.0, note="complete already", force=True)
-            return DayReport(
-                market, day, held, True, 0, 0, 0, lake.size("trades", market, day), clock.seconds
-            )
+            return _skipped(lake, held, clock)
         if refresh and stage.finished:  # left by a run that was killed after it had put the day in place
             stage.discard()
         resumed_pages, resumed_rows = stage.pages, stage.rows
