@@ -153,7 +153,7 @@ def fill_previous(
 
 
 def _folded(trades: pl.DataFrame, interval: Interval) -> _Columns:
-    """Candles of trades in order: those of a block go behind the last, with which the first may have to merge."""
+    """Candles of trades in order: those of a block go behind the last, with which the first may merge."""
     first, last = (interval.floor_us(trades["time"].cast(pl.Int64)[at]) for at in (0, -1))
     most = min(len(trades), (last - first) // interval.us + 1)
     folded = {
