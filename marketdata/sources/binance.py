@@ -5,6 +5,8 @@ What the paging rests on:
 - Rows are numbered without a break, so the id is the cursor. Only the first id of a window is looked for by
   time, hour by hour: an hour without trades is not the end, and Binance takes no longer window.
 - The first page starts one id earlier. Its first row, before the start, proves that nothing was skipped.
+- One row with a wrong time is not the end of the day, nor is one empty answer: a fetch ends behind several
+  rows at or after the end, or when nothing follows twice.
 - Void rows (price and amount 0) have ids of their own; they are refused, with their id, and are no gap.
 """
 
@@ -28,6 +30,8 @@ from marketdata.trade import empty_rejects, empty_trades, validate
 PAGE_ROWS = 1000
 # A probe takes several rows, so that one that cannot be read does not look like a quiet hour.
 _PROBE_ROWS = 10
+# So many rows in a row at or after the end show that it has come.
+_ROWS_PAST_END = 3
 _HOUR_MS = 3_600_000
 # Whether the buyer was the maker tells the taker's side.
 _SIDES = {True: "sell", False: "buy"}
@@ -60,25 +64,34 @@ class BinanceTrades:
     ) -> Iterator[Page]:
         """See :meth:`marketdata.sources.base.TradeSource.pages`."""
         symbol = self._client.market_id(market)
-        reached = start
+        reached, begun = start, False
         at = self._first(symbol, start, end) if cursor is None else _parse(cursor)
         while at is not None:
             answer = self._from_id(symbol, at)
+            if answer.count == 0:
+                answer = self._from_id(symbol, at)
             page = cut(answer.trades, answer.rejects, to_us(start), to_us(end))
-            done = answer.count == 0 or page.ended
+            past = _ids_past(answer.trades, end)
+            done = answer.count == 0 or len(past) >= min(_ROWS_PAST_END, max(1, len(answer.trades)))
+            rejects = page.rejects
+            if done or not past:
+                at = answer.next_id
+            else:  # the rows past the end come again, with more behind them
+                at = past[0]
+                rejects = rejects.filter((pl.col("trade_id") < at).fill_null(value=True))
             if page.newest is not None:
                 reached = max(reached, from_us(page.newest))
             yield Page(
                 trades=page.inside,
-                next_cursor=None if done else str(answer.next_id),
+                next_cursor=None if done else str(at),
                 reached=end if done else reached,
-                rejects=page.rejects,
-                previous_id=page.previous_id,
-                following_id=page.following_id,
+                rejects=rejects,
+                previous_id=None if begun else _below(page.previous_id, page.inside),
+                following_id=page.following_id if done else None,
             )
             if done:
                 return
-            at = answer.next_id
+            begun = begun or len(page.inside) > 0
         yield Page(empty_trades(), None, end)
 
     def refetch(
@@ -110,13 +123,18 @@ class BinanceTrades:
         return None
 
     def _step_back(self, symbol: str, found: int, start: datetime) -> int:
-        """An id no later than the first of the window: one before it, unless it is the market's first."""
-        at = max(0, found - 1)
+        """An id no later than the first of the window: one before it, unless it is the market's first.
+
+        Ids before the window may not be served; then it is looked for further and further back.
+        """
+        at, step = max(0, found - 1), PAGE_ROWS
         while at > 0:
             earliest = self._from_id(symbol, at, _PROBE_ROWS).trades.head(1)
-            if earliest.is_empty() or earliest["time"].item() < start or earliest["trade_id"].item() > at:
+            if earliest.is_empty() or earliest["time"].item() < start:
                 break
-            at = max(0, at - PAGE_ROWS)
+            if earliest["trade_id"].item() > at:
+                step *= 2
+            at = max(0, at - step)
         return at
 
     def _between(self, symbol: str, start_ms: int, last_ms: int) -> int | None:
@@ -207,6 +225,18 @@ class BinanceCandles:
     def candles_from(self, interval: Interval, now: datetime) -> datetime | None:  # noqa: ARG002
         """See :meth:`marketdata.sources.base.CandleSource.candles_from`: no limit."""
         return None
+
+
+def _ids_past(trades: pl.DataFrame, end: datetime) -> list[int]:
+    """Ids of the rows at or after the end that no earlier row follows; ``trades`` by id."""
+    before = (trades["time"] < end).arg_true()
+    return trades["trade_id"][0 if before.is_empty() else before[-1] + 1 :].to_list()
+
+
+def _below(previous: int | None, inside: pl.DataFrame) -> int | None:
+    """The id before the window, unless it stands among those inside: then its time is wrong."""
+    first = inside["trade_id"].min()
+    return None if previous is not None and isinstance(first, int) and previous > first else previous
 
 
 def _parse(cursor: str) -> int:

@@ -33,6 +33,7 @@ START, END = day_window(DAY)
 START_NS = int(START.timestamp()) * 1_000_000_000
 HOUR = 3_600
 SECONDS = 1_000_000_000
+LATER = {"garbage": ["future_time"]}
 
 
 @pytest.fixture
@@ -138,6 +139,36 @@ def test_a_wrong_answer_to_the_search_by_time_loses_nothing(
     pages = list(source_of(here).pages(LTC, START, END))
     assert trades_of(pages).equals(expected)
     assert [page.previous_id for page in pages if page.previous_id] == [expected["trade_id"][0] - 1]
+
+
+def test_rows_with_a_later_time_inside_the_day_do_not_end_it(
+    venue: Callable[..., Venue], small_pages: None
+) -> None:
+    here = venue(now=END + timedelta(days=2))
+    here.faults({"kind": "garbage", "match": "fromId", "skip": 4, "times": 6, "rows": 1, **LATER})
+    pages = list(source_of(here).pages(LTC, START, END))
+    expected = truth(LTC)
+    lost = holes(trades_of(pages), expected)
+    assert 0 < len(lost) <= 6
+    assert all(first == last for first, last in lost)
+    assert pages[-1].following_id == expected["trade_id"][-1] + 1
+
+
+def test_one_empty_answer_is_not_the_end_of_the_day(venue: Callable[..., Venue], small_pages: None) -> None:
+    here = venue()
+    here.faults({"kind": "reply", "match": "fromId", "skip": 6, "times": 1, "body": []})
+    pages = list(source_of(here).pages(LTC, START, END))
+    assert here.applied() == 1
+    assert trades_of(pages).equals(truth(LTC))
+
+
+def test_the_trade_before_the_day_is_shown_past_ids_that_are_not_served(venue: Callable[..., Venue]) -> None:
+    here = venue()
+    first = truth(LTC)["trade_id"][0]
+    here.running.hide(str(LTC), [(first - 1_500, first + 4)])
+    pages = list(source_of(here).pages(LTC, START, END))
+    assert trades_of(pages)["trade_id"][0] == first + 5
+    assert [page.previous_id for page in pages if page.previous_id] == [first - 1_501]
 
 
 def test_void_rows_are_refused_with_their_id_and_the_fetch_goes_on(venue: Callable[..., Venue]) -> None:
