@@ -31,7 +31,7 @@ from marketdata.trade import empty_trades
 DEFAULT_URL = "https://data.binance.vision"
 # About 100,000 rows of aggTrades.
 _PAGE_BYTES = 8 << 20
-_CHECKSUM = re.compile(r"(?P<sha256>[0-9a-fA-F]{64})\b")
+_CHECKSUM = re.compile(r"\s*[0-9a-fA-F]{64}\b")
 # archive:<day>:<first half of the sha256>:<bytes of text done>
 _CURSOR = re.compile(r"archive:(?P<day>\d{4}-\d{2}-\d{2}):(?P<sha256>[0-9a-f]{32}|-):(?P<bytes>\d+)")
 
@@ -68,7 +68,7 @@ class BinanceArchive:
         """
         if ":" in market.symbol or day >= self._clock.now().date():
             return False
-        return self._download.text(self._url(market, "aggTrades", day) + ".CHECKSUM") is not None
+        return self._checksum(self._url(market, "aggTrades", day)) is not None
 
     def pages(
         self, market: Market, start: datetime, end: datetime, cursor: str | None = None
@@ -154,19 +154,19 @@ class BinanceArchive:
                 held = Page(empty_trades(), after, end, evidence=evidence)
             yield replace(held, next_cursor=after, reached=end)
 
+    def _checksum(self, url: str) -> str | None:
+        """The sha256 its publisher says a zip has; ``None`` when there is no such file."""
+        text = self._download.text(url + ".CHECKSUM", _CHECKSUM.match)
+        return None if text is None else text.strip()[:64].lower()
+
     @contextmanager
     def _zip(self, market: Market, kind: str, day: date) -> Iterator[tuple[Path, str] | None]:
         """A day's zip on disk and its sha256, checked; ``None`` when the archive has no such file."""
         url = self._url(market, kind, day)
-        listed = self._download.text(url + ".CHECKSUM")
-        if listed is None:
+        expected = self._checksum(url)
+        if expected is None:
             yield None
             return
-        match = _CHECKSUM.match(listed.strip())
-        if match is None:
-            msg = f"{url}.CHECKSUM is no checksum: {listed[:80]!a}."
-            raise CorruptFile(msg, hint="Try again later, or fetch the day over REST.")
-        expected = match["sha256"].lower()
         with tempfile.TemporaryDirectory(prefix="marketdata-") as folder:
             path = Path(folder) / url.rpartition("/")[2]
             got = None

@@ -6,7 +6,7 @@ from typing import IO, TypeVar
 
 import requests
 
-from marketdata.errors import ExchangeRefused, RateLimited, TransientError
+from marketdata.errors import ExchangeRefused, MalformedResponse, RateLimited, TransientError
 from marketdata.settings import Settings
 from marketdata.sources.pace import LONGEST_OBEYED, Clock, parse_retry_after, pause_before_retry
 
@@ -29,17 +29,25 @@ class Downloader:
         self.clock = clock or Clock()
         self._settings = settings
 
-    def text(self, url: str) -> str | None:
+    def text(self, url: str, check: Callable[[str], object] = bool) -> str | None:
         """The text of a small file; ``None`` when there is none (404).
 
+        ``check`` says whether it is such a file; what a proxy puts in its place is asked for again.
+
         Raises:
-            TransientError: still failing after the attempts of the settings.
+            TransientError: still failing, or no such file, after the attempts of the settings.
             ExchangeRefused: the server said no.
         """
 
         def ask() -> str | None:
             with self._get(url) as response:
-                return None if response.status_code == 404 else response.text
+                if response.status_code == 404:
+                    return None
+                text = response.text
+            if not check(text):
+                msg = f"{url} is not what it should be: {text[:80]!a}."
+                raise MalformedResponse(msg)
+            return text
 
         return self._again(ask, url)
 

@@ -258,11 +258,13 @@ def test_a_zip_that_is_not_what_its_name_says_is_corrupt(shelf: Shelf, body: byt
         _all(_source(shelf.url))
 
 
-def test_a_checksum_file_that_is_none_is_corrupt(shelf: Shelf) -> None:
+def test_a_checksum_file_that_is_none_is_asked_for_again_and_never_taken_for_a_day(shelf: Shelf) -> None:
     shelf.put(NAME, _zip(_day()))
     shelf.files[f"{FOLDER}{NAME}.zip.CHECKSUM"] = b"<html>"
-    with pytest.raises(CorruptFile, match="no checksum"):
-        _all(_source(shelf.url))
+    source = _source(shelf.url)
+    for ask in (lambda: _all(source), lambda: source.has_day(MARKET, DAY)):
+        with pytest.raises(TransientError, match=r"CHECKSUM is not what it should be: '<html>'\. Tried"):
+            ask()
 
 
 def test_a_day_the_archive_lacks_is_said_so(shelf: Shelf) -> None:
