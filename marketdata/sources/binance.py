@@ -5,8 +5,8 @@ What the paging rests on:
 - Rows are numbered without a break, so the id is the cursor. Only the first id of a window is looked for by
   time, hour by hour: an hour without trades is not the end, and Binance takes no longer window.
 - The first page starts one id earlier. Its first row, before the start, proves that nothing was skipped.
-- One row with a wrong time is not the end of the day, nor is one empty answer: a fetch ends behind several
-  rows at or after the end, or when nothing follows twice.
+- One row with a wrong time is not the end of the day, nor is an empty answer: a fetch ends behind several
+  rows at or after the end, or behind a row that is served and that nothing follows.
 - Void rows (price and amount 0) have ids of their own; they are refused, with their id, and are no gap.
 """
 
@@ -32,6 +32,7 @@ PAGE_ROWS = 1000
 _PROBE_ROWS = 10
 # So many rows in a row at or after the end show that it has come.
 _ROWS_PAST_END = 3
+_TRIES_BEHIND = 3
 _HOUR_MS = 3_600_000
 # Whether the buyer was the maker tells the taker's side.
 _SIDES = {True: "sell", False: "buy"}
@@ -69,7 +70,7 @@ class BinanceTrades:
         while at is not None:
             answer = self._from_id(symbol, at)
             if answer.count == 0:
-                answer = self._from_id(symbol, at)
+                answer = self._behind(symbol, at)
             page = cut(answer.trades, answer.rejects, to_us(start), to_us(end))
             past = _ids_past(answer.trades, end)
             done = answer.count == 0 or len(past) >= min(_ROWS_PAST_END, max(1, len(answer.trades)))
@@ -136,6 +137,17 @@ class BinanceTrades:
                 step *= 2
             at = max(0, at - step)
         return at
+
+    def _behind(self, symbol: str, at: int) -> _Answer:
+        """What an empty answer should have held: the row before tells a true end from a wrong answer."""
+        for _ in range(_TRIES_BEHIND):
+            answer = self._from_id(symbol, max(0, at - 1))
+            if answer.count:
+                break
+        fresh = pl.col("trade_id") >= at
+        trades = answer.trades.filter(fresh)
+        rejects = answer.rejects.filter(fresh.fill_null(value=True))
+        return _Answer(trades, rejects, max(at, answer.next_id), len(trades) + len(rejects))
 
     def _between(self, symbol: str, start_ms: int, last_ms: int) -> int | None:
         """Smallest id with ``start_ms <= T <= last_ms``."""
