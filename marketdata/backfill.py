@@ -10,7 +10,14 @@ import polars as pl
 
 from marketdata import fold as folding
 from marketdata.agreement import compare_day, fetch_exchange_candles
-from marketdata.errors import MarketDataError, StorageError, TransientError, UnknownName, UsageError
+from marketdata.errors import (
+    CorruptFile,
+    MarketDataError,
+    StorageError,
+    TransientError,
+    UnknownName,
+    UsageError,
+)
 from marketdata.fetching import DayReport, OnProgress, Progress, fetch_day, skip_complete
 from marketdata.lake import Lake
 from marketdata.manifest import Manifest, day_window
@@ -196,7 +203,10 @@ class _Run:
                 on_progress=on_progress,
             )
         if self._fold:
-            facts = self._lake.read_facts("candles", market, day, "1m")
+            try:
+                facts = self._lake.read_facts("candles", market, day, "1m")
+            except CorruptFile:  # what is made of trades is made again
+                facts = None
             if facts is None or facts.get("trades") != report.manifest.content_hash:
                 fold_day(self._lake, market, day)
         return report

@@ -20,7 +20,7 @@ from marketdata.errors import (
     UnknownName,
     UsageError,
 )
-from marketdata.holes import Holes, fill_holes, ids_of
+from marketdata.holes import Holes, doubt_neighbours, fill_holes, ids_of
 from marketdata.imported_day import keep_rejects
 from marketdata.lake import Lake, Stage
 from marketdata.manifest import Ids, Manifest, Status, day_window
@@ -149,6 +149,7 @@ def fetch_day(
         )
         clock.report(stage, fraction=1.0, note=str(manifest.status), force=True)
         stage.discard()
+    doubt_neighbours(lake, market, day)
     return report
 
 

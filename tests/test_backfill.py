@@ -323,6 +323,62 @@ def test_many_small_holes_are_few_requests(lake: Lake) -> None:
     assert len(source.asked_again) <= 4
 
 
+def test_a_trade_served_again_with_the_time_of_another_day_is_not_the_edge_of_this_one(lake: Lake) -> None:
+    first = first_id()
+
+    class Late(PagedSource):
+        """Asked again, it gives the trade a time two days later."""
+
+        def refetch(
+            self, market: Market, first_id: int, last_id: int, around: tuple[datetime, datetime]
+        ) -> pl.DataFrame:
+            found = trades_of(DAY).filter(pl.col("trade_id").is_between(first_id, last_id))
+            return found.with_columns(pl.col("time") + timedelta(days=2))
+
+    manifest = get(lake, Late(lost=[(first + 7, first + 7)], edges=False)).manifest
+    assert (manifest.following_id, manifest.not_served) == (None, ((first + 7, first + 7),))
+
+
+@pytest.mark.parametrize("order", [(DAY, NEXT), (NEXT, DAY)])
+def test_trades_lost_at_midnight_are_not_complete_until_they_are_asked_for(
+    lake: Lake, order: tuple[date, date]
+) -> None:
+    last = first_id(NEXT) - 1
+    short = PagedSource(lost=[(last - 4, last)], edges=False)
+    for day in order:
+        source = short if day == DAY else PagedSource(edges=day == NEXT)
+        get(lake, source, day)
+    manifest = lake.manifest(BTC, DAY)
+    assert manifest is not None
+    if order[0] == DAY:  # nothing was known of the next day then, and nobody has asked again since
+        assert (manifest.status, manifest.missing_ids) == (Status.GAPS, ((last - 4, last),))
+        manifest = get(lake, short).manifest
+    assert (manifest.status, manifest.not_served) == (Status.COMPLETE, ((last - 4, last),))
+    manifest = get(lake, PagedSource(edges=False), refresh=True).manifest
+    assert (manifest.rows, manifest.not_served) == (3000, ())
+    assert get(lake, PagedSource(), NEXT).skipped
+
+
+def test_a_day_that_lacks_its_first_trades_is_doubted_when_the_day_before_has_seen_them(lake: Lake) -> None:
+    first = first_id(NEXT)
+    assert get(lake, PagedSource(lost=[(first, first + 2)], edges=False), NEXT).manifest.rows == 2997
+    get(lake, PagedSource())
+    manifest = lake.manifest(BTC, NEXT)
+    assert manifest is not None
+    assert (manifest.status, manifest.missing_ids) == (Status.GAPS, ((first, first + 2),))
+    manifest = get(lake, PagedSource(edges=False), NEXT).manifest
+    assert (manifest.status, manifest.rows) == (Status.COMPLETE, 3000)
+
+
+@pytest.mark.parametrize("lost", [(0, 4), (2_995, 2_999), (100, 120)])
+def test_a_refresh_that_is_served_less_loses_nothing(lake: Lake, lost: tuple[int, int]) -> None:
+    before = get(lake, PagedSource()).manifest
+    first = first_id(DAY)
+    less = PagedSource(lost=[(first + lost[0], first + lost[1])], edges=False)
+    after = get(lake, less, refresh=True).manifest
+    assert (after.rows, after.content_hash, after.status) == (3000, before.content_hash, Status.COMPLETE)
+
+
 def test_a_refused_second_request_leaves_the_ids_missing(lake: Lake) -> None:
     class Refusing(PagedSource):
         def refetch(self, *args) -> pl.DataFrame:
@@ -519,3 +575,17 @@ def test_two_fetches_of_one_day_do_the_work_once(lake: Lake) -> None:
         thread.join()
     assert sorted(len(source.asked) for source in sources) == [0, 30]
     assert_frame_equal(lake.read_trades(BTC, *day_window(DAY)), trades_of(DAY))
+
+
+def test_candles_of_a_day_that_cannot_be_read_are_made_again(lake: Lake, settings: Settings) -> None:
+    def run() -> list[Outcome]:
+        return backfill(lake, [(BTC, DAY)], settings, now=NOW, find_source=lambda *_: PagedSource())
+
+    run()
+    path = Path(lake.path("candles", BTC, DAY, "1m"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:500])
+    (outcome,) = run()
+    assert isinstance(outcome, DayReport)
+    assert outcome.skipped
+    assert path.read_bytes() == whole

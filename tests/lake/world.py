@@ -122,7 +122,8 @@ class PagedSource:
         self, market: Market, first_id: int, last_id: int, around: tuple[datetime, datetime]
     ) -> pl.DataFrame:
         self.asked_again.append((first_id, last_id))
-        trades = without(trades_of(around[0].date(), self.rows), self.lost)
+        days = {time.date() for time in around}
+        trades = without(pl.concat([trades_of(day, self.rows) for day in sorted(days)]), self.lost)
         return trades.filter(
             pl.col("trade_id").is_between(first_id, last_id),
             pl.col("time").is_between(*around, closed="left"),
