@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 
+from marketdata.backfill import fold_day
 from marketdata.errors import CorruptFile
 from marketdata.imported_day import ImportedDay, Placed, connect, place
 from marketdata.importing_candles import place_candles
 from marketdata.lake import Lake
+from marketdata.manifest import day_window
 from marketdata.market import Market
 from marketdata.sources.days import FileDay, days_of
 from marketdata.sources.files import find
@@ -78,7 +80,7 @@ def import_files(
     now: datetime,
     on_progress: Callable[[ImportProgress], None] | None = None,
 ) -> ImportReport:
-    """Import files, folders, globs and zips of files.
+    """Import files, folders, globs and zips of files, and fold the days whose trades have changed.
 
     Every file is recognised before the first one is read, so a foreign file stops the import before
     anything is written.
@@ -101,8 +103,18 @@ def import_files(
     began = time.monotonic()
     for file in _in_order(known):
         _import_file(lake, file, report, now, on_progress)
+    for each, days in report.days.items():
+        _fold(lake, each, days)
     report.seconds = time.monotonic() - began
     return report
+
+
+def _fold(lake: Lake, market: Market, days: set[date]) -> None:
+    """Make the 1m candles of these days where their trades have changed, for readers who come by SQL."""
+    if days:
+        window = day_window(min(days))[0], day_window(max(days))[1]
+        for day in sorted(days.intersection(lake.unfolded(market, *window))):
+            fold_day(lake, market, day)
 
 
 def _in_order(known: list[Known]) -> list[Known]:

@@ -166,6 +166,15 @@ def test_captured_klines_are_stored_as_the_exchanges_candles(lake: Lake, capture
 # -- what a file proves -------------------------------------------------------------------------------
 
 
+def test_imported_days_are_folded_and_folded_again_when_trades_are_added(lake: Lake, tmp_path: Path) -> None:
+    _import(lake, _kraken(tmp_path, [(T0 + 60 * n, 100.0 + n, 1.0) for n in range(10)]))
+    first = lake.read_candles(BTC, "1m", *day_window(FIRST))
+    _import(lake, _kraken(tmp_path / "later", [(T0 + 60 * n, 100.0 + n, 1.0) for n in range(9, 15)]))
+    second = lake.read_candles(BTC, "1m", *day_window(FIRST))
+    assert (len(first), len(second)) == (10, 15)
+    assert lake.unfolded(BTC, *day_window(FIRST)) == []
+
+
 def test_days_inside_a_file_are_complete_and_its_edges_unknown(lake: Lake, tmp_path: Path) -> None:
     _import(lake, _kraken(tmp_path, [(T0 + 3600 * n, 100 + n, 1) for n in range(6, 66)]))
     manifests = lake.manifests(BTC)
