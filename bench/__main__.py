@@ -4,6 +4,7 @@ import argparse
 import importlib
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,16 @@ are medians; a peer does the same work in the same run, so that a noisy machine 
 """
 
 
+def _sections(fresh: dict[str, str]) -> Iterator[str]:
+    """Every section of the page: those just measured, and the others as they stand there."""
+    text = PAGE.read_text("utf-8") if PAGE.exists() else ""
+    held = {part.partition("\n")[0]: f"## {part.strip()}\n" for part in text.split("\n## ")[1:]}
+    for name, title in MODULES.items():
+        section = fresh.get(name) or held.get(title)
+        if section is not None:
+            yield section
+
+
 def main() -> int:
     """Run what was asked for; 1 if a budget is missed."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
@@ -37,7 +48,8 @@ def main() -> int:
             parser.error(f"unknown part {part!r}; known: {', '.join(MODULES)}")
     console = Console(highlight=False)
     console.print(table.versions())
-    pages, missed = [], 0
+    pages: dict[str, str] = {}
+    missed = 0
     for name in options.parts or MODULES:
         began = time.monotonic()
         console.rule(MODULES[name], align="left")
@@ -45,10 +57,10 @@ def main() -> int:
         table.show(rows, console)
         console.print(f"[dim]{time.monotonic() - began:.0f} s[/dim]")
         missed += sum(row.holds is False for row in rows)
-        pages.append(table.markdown(MODULES[name], rows))
+        measured = f"Measured {datetime.now(UTC):%Y-%m-%d} on {table.versions()}."
+        pages[name] = table.markdown(MODULES[name], rows, measured)
     if options.write:
-        measured = f"Measured {datetime.now(UTC):%Y-%m-%d} on {table.versions()}.\n"
-        PAGE.write_text("\n".join([_INTRODUCTION, measured, *pages]), "utf-8")
+        PAGE.write_text("\n".join([_INTRODUCTION, *_sections(pages)]), "utf-8")
         console.print(f"Written to {PAGE.relative_to(PAGE.parents[1])}.")
     if missed:
         console.print(f"[red]{missed} budgets are missed.[/red]")

@@ -85,8 +85,15 @@ def versions(further: Sequence[str] = ()) -> str:
     return f"{machine}, Python {platform.python_version()}, {', '.join(found)}"
 
 
-def markdown(title: str, rows: Iterable[Row]) -> str:
-    """Rows as a Markdown table under a heading."""
-    lines = [f"## {title}", "", "| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+def markdown(title: str, rows: Iterable[Row], measured: str) -> str:
+    """Rows as a Markdown table under a heading and a line that says where they were measured."""
+    lines = [
+        f"## {title}",
+        "",
+        measured,
+        "",
+        "| " + " | ".join(HEADINGS) + " |",
+        "|" + "---|" * len(HEADINGS),
+    ]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     return "\n".join([*lines, ""])
