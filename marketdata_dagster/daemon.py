@@ -26,7 +26,8 @@ def main() -> None:
     """Run the command line of Dagster's daemon."""
     # Read inside the backfill loop, so it must be set before the daemon runs.
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = BACKFILL_EVERY_S
-    asset_backfill.backfill_runs_are_complete = wait_for_retries(asset_backfill.backfill_runs_are_complete)
+    are_complete: AreComplete = asset_backfill.backfill_runs_are_complete
+    asset_backfill.backfill_runs_are_complete = wait_for_retries(are_complete)  # type: ignore[assignment]
     if "run" in sys.argv:
         limit_pools()
     create_dagster_daemon_cli()()

@@ -169,7 +169,7 @@ class GraphQL:
         *,
         progress: Callable[[Backfill], None] | None = None,
         timeout_s: float = 600.0,
-        every_s: float = 0.5,
+        every_s: float = 1.0,
     ) -> Backfill:
         """Wait until a backfill has ended, well or not; ``progress`` is called at each look.
 

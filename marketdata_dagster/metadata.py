@@ -1,14 +1,13 @@
 """What the UI shows of a partition: numbers, a picture of the day, some rows, where the files lie."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import dagster as dg
 import polars as pl
 
 from marketdata.backfill import DayReport
-from marketdata.fold import fold
 from marketdata.interval import INTERVALS
 from marketdata.lake import Lake
 from marketdata.lake.paths import Kind
@@ -35,7 +34,9 @@ def of(kind: Kind, lake: Lake, job: Job) -> Metadata | None:
         manifest = lake.manifest(job.market, job.day)
         return None if manifest is None else of_trades(lake, job, manifest)
     if kind == "candles":
-        return of_candles(lake, job) if lake.size("candles", job.market, job.day, "1m") else None
+        if not lake.size("candles", job.market, job.day, "1m"):
+            return None
+        return of_candles(lake, job, lake.read_candles(job.market, "1m", *day_window(job.day)))
     return of_exchange_candles(lake, job)
 
 
@@ -45,7 +46,7 @@ def of_trades(lake: Lake, job: Job, manifest: Manifest, report: DayReport | None
     trades = lake.read_trades(job.market, start, end)
     covered = sum((until - since).total_seconds() for since, until in manifest.covered)
     values: dict[str, dg.MetadataValue] = {
-        "picture": dg.MetadataValue.md(picture.of_day(fold(trades, "15m"), job.day)),
+        "picture": dg.MetadataValue.md(picture.of_day(picture.of_trades(trades), job.day)),
         ROWS: dg.MetadataValue.int(manifest.rows),
         "status": dg.MetadataValue.text(manifest.status.value),
         "reason": dg.MetadataValue.text(manifest.reason),
@@ -78,9 +79,9 @@ def of_trades(lake: Lake, job: Job, manifest: Manifest, report: DayReport | None
     return values
 
 
-def of_candles(lake: Lake, job: Job) -> Metadata:
-    """Metadata of a day of one-minute candles."""
-    candles = lake.read_candles(job.market, "1m", *day_window(job.day))
+def of_candles(lake: Lake, job: Job, candles: pl.DataFrame) -> Metadata:
+    """Metadata of a day of one-minute candles; their content is known by that of their trades."""
+    facts = lake.read_facts("candles", job.market, job.day, "1m") or {}
     return {
         "picture": dg.MetadataValue.md(picture.of_day(candles, job.day)),
         ROWS: dg.MetadataValue.int(len(candles)),
@@ -89,7 +90,7 @@ def of_candles(lake: Lake, job: Job) -> Metadata:
         "volume": dg.MetadataValue.float(float(candles["volume"].sum())),
         "quote volume": dg.MetadataValue.float(float(candles["quote_volume"].sum())),
         "preview": dg.MetadataValue.md(preview(candles)),
-        HASH: dg.MetadataValue.text(_hash(candles)),
+        HASH: dg.MetadataValue.text(f"trades {facts.get('trades', 'unknown')}"),
         **_file(lake, "candles", job, "1m"),
     }
 
@@ -124,7 +125,9 @@ def of_comparison(comparison: Comparison) -> Metadata:
         "different": dg.MetadataValue.int(comparison.compared - comparison.equal),
     }
     if not comparison.different.is_empty():
-        values["findings"] = dg.MetadataValue.md(table(comparison.different.head(_MAX_RANGES)))
+        values["findings"] = dg.MetadataValue.md(
+            table(comparison.different.columns, [comparison.different.head(_MAX_RANGES)])
+        )
     return values
 
 
@@ -146,21 +149,25 @@ def of_verdict(manifest: Manifest) -> Metadata:
 
 def preview(frame: pl.DataFrame) -> str:
     """The first and last rows as a Markdown table short enough to stand in the page."""
-    rows = frame.select([name for name in _PREVIEW if name in frame.columns])
     for count in range(_PREVIEW_ROWS, 0, -1):
-        shown = rows if len(rows) <= 2 * count else pl.concat([rows.head(count), rows.tail(count)])
-        text = table(shown)
+        ends = [frame] if len(frame) <= 2 * count else [frame.head(count), frame.tail(count)]
+        text = table(_PREVIEW, ends)
         if len(text) <= picture.INLINE_LIMIT:
             break
     return text
 
 
-def table(frame: pl.DataFrame) -> str:
-    """A Markdown table; times of one day without their date."""
-    if frame.is_empty():
+def table(names: Iterable[str], frames: Iterable[pl.DataFrame]) -> str:
+    """A Markdown table of those of the columns that are there; times of one day without their date."""
+    shown: list[str] = []
+    lines: list[str] = []
+    for frame in frames:
+        shown = [name for name in names if name in frame.columns]
+        at = [frame.columns.index(name) for name in shown]
+        lines += [f"| {' | '.join(_cell(row[n]) for n in at)} |" for row in frame.rows()]
+    if not lines:
         return "No rows."
-    head = f"| {' | '.join(frame.columns)} |\n|{' --- |' * frame.width}"
-    return "\n".join([head, *(f"| {' | '.join(map(_cell, row))} |" for row in frame.iter_rows())])
+    return "\n".join([f"| {' | '.join(shown)} |", f"|{' --- |' * len(shown)}", *lines])
 
 
 def ranges(ids: tuple[tuple[int, int], ...]) -> str:
@@ -193,7 +200,10 @@ def _id(value: int | None) -> dg.MetadataValue:
 
 
 def _hash(frame: pl.DataFrame) -> str:
-    return f"sha256:{hashlib.sha256(frame.write_ipc(None).getvalue()).hexdigest()}"
+    digest = hashlib.sha256()
+    for column in frame.get_columns():
+        digest.update(column.to_numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _file(lake: Lake, kind: Kind, job: Job, interval: str | None = None) -> dict[str, dg.MetadataValue]:

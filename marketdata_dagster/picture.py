@@ -27,18 +27,33 @@ _DAY_US = 86_400_000_000
 Canvas = np.ndarray[Any, np.dtype[np.uint8]]
 
 
+def of_trades(trades: pl.DataFrame) -> pl.DataFrame:
+    """Trades in order as what :func:`of_day` draws: each is a candle of itself."""
+    price = trades["price"]
+    return pl.DataFrame(
+        {
+            "open_time": trades["time"],
+            "open": price,
+            "high": price,
+            "low": price,
+            "close": price,
+            "volume": trades["amount"],
+        }
+    )
+
+
 def of_day(candles: pl.DataFrame, day: date) -> str:
     """Markdown with a picture of the day, never longer than INLINE_LIMIT.
 
     Args:
-        candles: of that day, any interval that divides 15 minutes; columns as in CANDLE_SCHEMA.
+        candles: of that day, sorted, any interval that divides 30 minutes; columns as in CANDLE_SCHEMA.
         day: the UTC day, drawn from midnight to midnight.
     """
     if candles.is_empty():
         return "No trades."
     low, high = float(candles["low"].min()), float(candles["high"].max())  # type: ignore[arg-type]
     caption = f"\n\n{low:.10g} to {high:.10g}, 00:00 to 24:00 UTC"
-    for slots in (96, 48, 24):
+    for slots in (48, 24):
         png = _png(_draw(candles, day, slots))
         text = f"![{day}](data:image/png;base64,{b64encode(png).decode()}){caption}"
         if len(text) <= INLINE_LIMIT:
@@ -51,7 +66,7 @@ def _draw(candles: pl.DataFrame, day: date, slots: int) -> Canvas:
     start = to_us(day_window(day)[0])
     slot = ((pl.col("open_time").to_physical() - start) * slots // _DAY_US).alias("slot")
     bars = (
-        candles.sort("open_time")
+        candles.lazy()
         .group_by(slot, maintain_order=True)
         .agg(
             pl.col("open").first(),
@@ -60,15 +75,16 @@ def _draw(candles: pl.DataFrame, day: date, slots: int) -> Canvas:
             pl.col("close").last(),
             pl.col("volume").sum(),
         )
+        .collect()
     )
     wide = _SLOT * 96 // slots // 2
     canvas = np.zeros((_CANDLE_ROWS + _VOLUME_ROWS + 2, slots * wide), dtype=np.uint8)
-    bottom, top = float(bars["low"].min()), float(bars["high"].max())  # type: ignore[arg-type]
-    most = float(bars["volume"].max())  # type: ignore[arg-type]
+    bottom, top = min(bars["low"].to_list()), max(bars["high"].to_list())
+    most = max(bars["volume"].to_list())
     scale = (_CANDLE_ROWS - 1) / (top - bottom) if top > bottom else 0.0
 
     def row(price: float) -> int:
-        return round((top - price) * scale)
+        return int(round((top - price) * scale, 0))
 
     for at, opened, highest, lowest, closed, volume in bars.iter_rows():
         left = int(at) * wide
@@ -88,13 +104,11 @@ def _png(canvas: Canvas) -> bytes:
     padded[:, :width] = canvas
     four = padded.reshape(height, -1, 4)
     packed = four[..., 0] << 6 | four[..., 1] << 4 | four[..., 2] << 2 | four[..., 3]
-    plain = np.zeros((height, packed.shape[1] + 1), dtype=np.uint8)
-    plain[:, 1:] = packed
-    # Filter 2 ("up") turns tall bars into zeros; whichever is smaller is kept.
-    up = plain.copy()
-    up[:, 0] = 2
+    # Filter 2 ("up") turns tall bars into zeros.
+    up = np.full((height, packed.shape[1] + 1), 2, dtype=np.uint8)
+    up[0, 1:] = packed[0]
     up[1:, 1:] = packed[1:] - packed[:-1]
-    body = min((zlib.compress(rows.tobytes(), 9) for rows in (plain, up)), key=len)
+    body = zlib.compress(up.tobytes(), 9)
     header = struct.pack(">IIBBBBB", width, height, 2, 3, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"PLTE", _PALETTE), (b"tRNS", b"\x00"), (b"IDAT", body), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(

@@ -32,9 +32,13 @@ load_from:
       port: {port}
       location_name: {name}
 """
-# Dagster's own clocks, where they have a variable: how soon a killed run is started again, and how many
-# events of a run over many partitions go to the database at once.
-_DAGSTER = {"DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "2", "DAGSTER_DISABLE_TELEMETRY": "1"}
+# Dagster's own switches that are variables: how soon a killed run is started again, and how many events of a
+# run over many partitions go to the database at once.
+_DAGSTER = {
+    "DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "2",
+    "DAGSTER_EVENT_BATCH_SIZE": "200",
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ files and everything that reads them stay Dagster's.
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
 from dagster import EventLogEntry
+from dagster._core.events import ASSET_EVENTS
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
     INDEX_SHARD_NAME,
     SqliteEventLogStorage,
@@ -55,7 +57,46 @@ class LocalEventLog(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         """Open or make the databases."""
         self._engines: OrderedDict[str, Engine] = OrderedDict()
+        self._tables: set[str] = set()
+        self._columns: set[str] = set()
         super().__init__(base_dir, inst_data)
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether the index has that table; asked for at every event, so a yes is remembered."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        if column_name not in self._columns and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._columns.add(column_name)
+        return column_name in self._columns
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store events of the partitions of a run, in two transactions however many they are."""
+        runs: dict[str, list[EventLogEntry]] = {}
+        for event in events:
+            if event.run_id and _is_of_an_asset(event):
+                runs.setdefault(event.run_id, []).append(event)
+            else:
+                self.store_event(event)
+        for run_id, batch in runs.items():
+            self._store_batch(run_id, batch)
+
+    def _store_batch(self, run_id: str, events: Sequence[EventLogEntry]) -> None:
+        rows = [self._event_to_row(event) for event in events]
+        with self.run_connection(run_id) as connection:
+            connection.execute(SqlEventLogStorageTable.insert(), rows)
+        with self.index_transaction() as connection:
+            insert = SqlEventLogStorageTable.insert().returning(
+                SqlEventLogStorageTable.c.id, sort_by_parameter_order=True
+            )
+            ids = list(connection.execute(insert, rows).scalars())
+            self._store_asset_event_tags(connection, events, ids)
+            last = {str(event.get_dagster_event().asset_key): at for at, event in enumerate(events)}
+            for at in last.values():
+                self._store_asset_event(connection, events[at], ids[at])
+        os.utime(self.path_for_shard(run_id))
 
     def store_event(self, event: EventLogEntry) -> None:
         """Store an event, and let those who watch the run's file know: its bytes change later."""
@@ -97,6 +138,10 @@ class LocalEventLog(SqliteEventLogStorage):
                 engine.dispose()
             self._engines.clear()
         super().dispose()
+
+
+def _is_of_an_asset(event: EventLogEntry) -> bool:
+    return event.is_dagster_event and event.dagster_event_type in ASSET_EVENTS
 
 
 def _do_not_wait_for_the_disk(connection: Any, record: Any) -> None:  # noqa: ARG001

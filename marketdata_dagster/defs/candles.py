@@ -31,11 +31,11 @@ def build(
         outcome = Outcome()
         for job in jobs(exchange, context.partition_keys, context.run.tags):
             try:
-                fold_day(platform.lake, job.market, job.day)
+                folded = fold_day(platform.lake, job.market, job.day)
             except MarketDataError as error:
                 outcome.failed[job] = error
                 continue
-            outcome.made[job] = metadata.of_candles(platform.lake, job)
+            outcome.made[job] = metadata.of_candles(platform.lake, job, folded)
         return settle(context, outcome)
 
     return candles

@@ -10,6 +10,7 @@ from marketdata.errors import MarketDataError
 from marketdata_dagster import metadata
 from marketdata_dagster.defs.partitions import Job, jobs
 from marketdata_dagster.defs.resources import Platform
+from marketdata_dagster.newest import AskedOnce
 from marketdata_dagster.settle import Outcome, settle
 
 
@@ -28,12 +29,13 @@ def build(
         kinds={"parquet", "polars"},
     )
     def exchange_candles(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[None]:
-        source = sources.candle_source(exchange, platform.settings)
+        now = platform.now()
+        source = AskedOnce(sources.candle_source(exchange, platform.settings), now)
         wanted = jobs(exchange, context.partition_keys, context.run.tags)
 
         def fetch(job: Job) -> MarketDataError | None:
             try:
-                fetch_exchange_candles(platform.lake, source, job.market, job.day, now=platform.now())
+                fetch_exchange_candles(platform.lake, source, job.market, job.day, now=now)
             except MarketDataError as error:
                 return error
             return None

@@ -58,7 +58,7 @@ def page(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             executable_path=CHROMIUM,
             headless=True,
             args=FLAGS,
-            viewport={"width": 1400, "height": 860},
+            viewport={"width": 1600, "height": 900},
             timezone_id="UTC",
         )
         context.set_default_timeout(30_000)
