@@ -132,6 +132,9 @@ def recognise(table: Table, *, format: str | None = None, market: Market | None 
     line = lines[0]
     header = binance_csv.is_header(line)
     name = _by_header(line) if header else _by_cells(line)
+    if name is None and format is not None and not header and lines[1:]:
+        # The first row may be spoilt as any other; where the format is known, the next one tells as well.
+        name = _by_cells(lines[1]) if lines[1].count(b",") == line.count(b",") else None
     if name is None or (format is not None and name != format):
         raise _foreign(table, line, format)
     chosen = FORMATS[name]

@@ -258,6 +258,15 @@ def test_a_zip_that_is_not_what_its_name_says_is_corrupt(shelf: Shelf, body: byt
         _all(_source(shelf.url))
 
 
+def test_a_first_row_that_cannot_be_read_is_refused_like_any_other(shelf: Shelf) -> None:
+    first, rest = _day().split("\n", 1)
+    cells = first.split(",")
+    shelf.put(NAME, _zip(",".join([cells[0], "abc", *cells[2:]]) + "\n" + rest))
+    pages = list(_source(shelf.url).pages(MARKET, START, END))
+    assert [reason for page in pages for reason in page.rejects["reason"]] == ["price absent or unreadable"]
+    assert sum(len(page.trades) for page in pages) == rest.count("\n")
+
+
 def test_a_checksum_file_that_is_none_is_asked_for_again_and_never_taken_for_a_day(shelf: Shelf) -> None:
     shelf.put(NAME, _zip(_day()))
     shelf.files[f"{FOLDER}{NAME}.zip.CHECKSUM"] = b"<html>"
