@@ -41,9 +41,7 @@ def up(*, real: bool, port: int) -> None:
                 console.print(f"  local exchange   {stack.urls.exchange}   (its data is synthetic)")
             console.print(f"  lake             {settings.lake_url}")
             console.print(f"  logs             {settings.home.absolute() / 'logs'}")
-            console.print(
-                "\nOpen an asset, press Materialize, choose days and symbols. Ctrl-C ends it."
-            )
+            console.print("\nOpen an asset, press Materialize, choose days and symbols. Ctrl-C ends it.")
             stack.hold()
 
 
