@@ -20,8 +20,8 @@ from marketdata.errors import (
     UnknownName,
     UsageError,
 )
-from marketdata.holes import Holes, doubt_neighbours, fill_holes, ids_of
-from marketdata.imported_day import keep_rejects
+from marketdata.holes import Holes, doubt_neighbours, fill_holes
+from marketdata.imported_day import default_id_space, keep_rejects
 from marketdata.lake import Lake, Stage
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
@@ -249,7 +249,7 @@ def _seal(
             market=market,
             day=day,
             held=held,
-            space=stage.evidence.get("id_space") or ids_of(market),
+            space=stage.evidence.get("id_space") or default_id_space(market),
             note=lambda note: clock.report(stage, note=note, force=True),
         )
     trades = holes.trades

@@ -8,9 +8,9 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from marketdata.completeness import Ranges, build_manifest, missing_ranges, without
+from marketdata.completeness import Ranges, missing_ranges, without
 from marketdata.errors import PermanentError, TransientError
-from marketdata.imported_day import id_space
+from marketdata.imported_day import id_space, rejudge
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
@@ -166,11 +166,6 @@ def _around(trades: pl.DataFrame, first: int, last: int, known: _Around) -> tupl
     return min(low, high), max(low, high)
 
 
-def ids_of(market: Market) -> str:
-    """Which ids a source gives when it does not say: Binance's own REST pages hold aggregated trades."""
-    return "aggTrade" if market.exchange == "binance" else "trade"
-
-
 def _same_ids(manifest: Manifest, space: str) -> bool:
     return manifest.ids is Ids.SEQUENTIAL and id_space(manifest) == space
 
@@ -243,27 +238,4 @@ def _judge_again(lake: Lake, seen: Manifest, previous_id: int | None, following_
     # Whoever holds the day now will look at its edges afterwards.
     with suppress(TransientError), lake.lock(seen.market, seen.day, patience_s=5):
         if lake.manifest(seen.market, seen.day) == seen:
-            sealed(_rewrite, lake, replace(seen, previous_id=previous_id, following_id=following_id))
-
-
-def _rewrite(lake: Lake, held: Manifest) -> None:
-    market, window = held.market, day_window(held.day)
-    trades = lake.read_trades(market, *window)
-    manifest = build_manifest(
-        market,
-        held.day,
-        trades,
-        source=held.source,
-        ids=held.ids,
-        covered=held.covered,
-        previous_id=held.previous_id,
-        following_id=held.following_id,
-        not_served=held.not_served,
-        repeated=held.repeated,
-        rejected=held.rejected,
-        pages=held.pages,
-        cursor=held.cursor,
-        evidence=held.evidence,
-        refused_ids=lake.read_rejects(market, *window)["trade_id"],
-    )
-    lake.write_trades(market, held.day, trades, manifest)
+            sealed(rejudge, lake, replace(seen, previous_id=previous_id, following_id=following_id))

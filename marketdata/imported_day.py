@@ -16,7 +16,8 @@ from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
 from marketdata.trade import Merged, assign_ids, empty_rejects, empty_trades, merge_trades
 
-_STRENGTH = {Ids.FINGERPRINT: 0, Ids.EXCHANGE: 1, Ids.SEQUENTIAL: 1}
+# Ids of the exchange as it gives them; other spaces have them, and say less about each trade.
+_WHOLE_SPACES = {"trade", "aggTrade"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,46 @@ def id_space(manifest: Manifest) -> str:
         return named
     if manifest.ids is Ids.FINGERPRINT:
         return f"fingerprint, {manifest.source}"
-    return "aggTrade" if manifest.market.exchange == "binance" else "trade"
+    return default_id_space(manifest.market)
+
+
+def default_id_space(market: Market) -> str:
+    """Which ids a source gives when it does not say: Binance's own REST pages hold aggregated trades."""
+    return "aggTrade" if market.exchange == "binance" else "trade"
+
+
+def rejudge(lake: Lake, seen: Manifest, held: Manifest | None = None) -> Manifest:
+    """Judge the trades of a day again with what is now known of it, and keep the verdict.
+
+    Args:
+        seen: the manifest of the day with the new facts in it.
+        held: what stands in the lake; the same verdict is not written again. The lock is the caller's.
+
+    Raises:
+        StorageError, CorruptFile: from the lake.
+    """
+    market, window = seen.market, day_window(seen.day)
+    trades = lake.read_trades(market, *window)
+    manifest = build_manifest(
+        market,
+        seen.day,
+        trades,
+        source=seen.source,
+        ids=seen.ids,
+        covered=seen.covered,
+        previous_id=seen.previous_id,
+        following_id=seen.following_id,
+        not_served=seen.not_served,
+        repeated=seen.repeated,
+        rejected=seen.rejected,
+        pages=seen.pages,
+        cursor=seen.cursor,
+        evidence=seen.evidence,
+        refused_ids=lake.read_rejects(market, *window)["trade_id"],
+    )
+    if manifest != held:
+        lake.write_trades(market, seen.day, trades, manifest)
+    return manifest
 
 
 def place(lake: Lake, new: ImportedDay) -> Placed:
@@ -111,14 +151,21 @@ def _own(new: ImportedDay) -> Merged:
 def _verdict(held: Manifest, new: Manifest) -> Literal["merge", "replace", "keep"]:
     if id_space(held) == id_space(new):
         return "merge"
-    stronger = _STRENGTH[new.ids] - _STRENGTH[held.ids]
+    stronger = _strength(new) - _strength(held)
     if stronger < 0 or new.status is not Status.COMPLETE:
         return "keep"
     return "replace" if stronger > 0 or held.status is not Status.COMPLETE else "keep"
 
 
+def _strength(manifest: Manifest) -> int:
+    """0 without ids of the exchange, 1 with them, 2 where the rows also say all that the exchange does."""
+    if manifest.ids is Ids.FINGERPRINT:
+        return 0
+    return 2 if id_space(manifest) in _WHOLE_SPACES else 1
+
+
 def _why_kept(held: Manifest, new: Manifest) -> str:
-    if _STRENGTH[new.ids] < _STRENGTH[held.ids]:
+    if _strength(new) < _strength(held):
         return f"kept, stronger evidence ({held.source}, ids of the exchange)"
     if held.status is Status.COMPLETE:
         return f"kept, already complete with other ids ({held.source}, {id_space(held)})"
@@ -129,6 +176,8 @@ def _manifest(new: ImportedDay, rows: Merged, held: Manifest | None, refused_ids
     covered = [] if new.covered is None else [new.covered]
     files = {new.file}
     previous_id, following_id = new.previous_id, new.following_id
+    if new.ids is Ids.FINGERPRINT:
+        previous_id = following_id = None
     rejected = _counts(pl.concat([new.rejects, rows.conflicts]))
     evidence: dict[str, str] = {}
     if held is not None:
@@ -236,24 +285,10 @@ def _extend(
 ) -> Manifest:
     """Rewrite the manifest of a day whose files are now known to reach further."""
     with lake.lock(held.market, held.day):
-        trades = lake.read_trades(held.market, *day_window(held.day))
-        manifest = build_manifest(
-            held.market,
-            held.day,
-            trades,
-            source=held.source,
-            ids=held.ids,
-            covered=[*held.covered, stretch],
+        seen = replace(
+            held,
+            covered=(*held.covered, stretch),
             previous_id=held.previous_id if previous_id is None else previous_id,
             following_id=held.following_id if following_id is None else following_id,
-            not_served=held.not_served,
-            repeated=held.repeated,
-            rejected=held.rejected,
-            pages=held.pages,
-            cursor=held.cursor,
-            evidence=held.evidence,
-            refused_ids=lake.read_rejects(held.market, *day_window(held.day))["trade_id"],
         )
-        if manifest != held:
-            lake.write_trades(held.market, held.day, trades, manifest)
-    return manifest
+        return rejudge(lake, seen, held)
