@@ -37,9 +37,10 @@ def lake(tmp_path: Path) -> Lake:
 
 def _import(lake: Lake, *paths: Path, **options: object) -> ImportReport:
     report = import_files(lake, paths, now=NOW, **options)  # type: ignore[arg-type]
-    kept = sum(day.rows for day in report.kept)
-    refused = report.rejected.total()
-    assert report.rows == report.accepted + report.repeated + report.empty + refused + kept
+    for tally in (*report.tallies.values(), report.total):
+        fates = tally.accepted + tally.repeated + tally.empty + tally.rejected.total() + tally.kept
+        assert tally.rows == fates
+    assert report.total.kept == sum(day.rows for day in report.kept)
     return report
 
 
@@ -378,13 +379,30 @@ def test_a_refused_row_is_not_a_missing_trade(lake: Lake, tmp_path: Path) -> Non
         _import(lake, tmp_path / f"{name}.zip")
 
 
-def test_a_foreign_file_among_others_stops_the_import_before_anything_is_written(
+def test_foreign_and_damaged_files_are_named_and_do_not_stop_the_others(lake: Lake, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    _kraken(folder, [(T0, 1, 1)])
+    (folder / "notes.csv").write_text("hello,world\n")
+    (folder / "ETHUSD.csv.gz").write_bytes(gzip.compress(b"1672531200,1,1\n" * 99)[:-9])
+    (folder / "BTCUSDT-trades-2023-01-01.zip").write_bytes(b"PK\x03\x04 no zip")
+    (folder / "SOLUSD.csv").write_text("1672531200,0,1\n")
+    (folder / "readme.txt").write_text("hello")
+    report = _import(lake, folder)
+    assert (report.accepted, report.files) == (1, [str(folder / "XBTUSD.csv")])
+    left_out = {Path(each.file).name: (each.format, each.error.message) for each in report.left_out}
+    assert set(left_out) == {"notes.csv", "ETHUSD.csv.gz", "BTCUSDT-trades-2023-01-01.zip", "SOLUSD.csv"}
+    assert "no known format" in left_out["notes.csv"][1]
+    assert left_out["SOLUSD.csv"][0] == "kraken-trades"
+    assert report.passed_over == {".txt": 1}
+
+
+def test_when_no_file_can_be_imported_nothing_is_written_and_the_first_is_named(
     lake: Lake, tmp_path: Path
 ) -> None:
-    _kraken(tmp_path / "in", [(T0, 1, 1)])
-    (tmp_path / "in" / "notes.csv").write_text("hello,world\n")
-    with pytest.raises(UsageError, match=r"notes\.csv.*no known format"):
-        _import(lake, tmp_path / "in")
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("hello,world\n")
+    with pytest.raises(UsageError, match=r"None of 2 files.*a\.csv.*no known format"):
+        _import(lake, tmp_path / "*.csv")
     assert not _files(lake)
 
 

@@ -222,31 +222,46 @@ def compare(market: OneMarket, *, start: Start = None, end: End = None, last: La
 
 @app.command(
     "import",
-    epilog="[b]Examples[/b]\n\nmarketdata import XBTUSD.csv\n\n"
-    "marketdata import trades.csv --market kraken:BTC/USD --format kraken-trades",
+    epilog="[b]Examples[/b]\n\nmarketdata import XBTUSD.csv downloads/\n\n"
+    "marketdata import trades.csv --market kraken:BTC/USD --as kraken-trades\n\n"
+    "marketdata import 'downloads/**/*.csv' --format json",
 )
 def import_(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE", help="Files, folders or globs: .csv, .csv.gz, .zip.", show_default=False
+            metavar="FILE",
+            help="Files, folders or patterns: .csv, .csv.gz, .zip of the exchanges, "
+            ".feather, .parquet, .json, .json.gz of freqtrade.",
+            show_default=False,
         ),
     ],
-    format: Annotated[  # noqa: A002
-        str | None, typer.Option("--format", "-f", metavar="NAME", help="Default: recognised by its content.")
-    ] = None,
+    *,
     market: Annotated[
         str | None,
-        typer.Option("--market", "-m", metavar="MARKET", help="Default: the name of the file says it."),
+        typer.Option("--market", "-m", metavar="MARKET", help="Default: the path of each file says it."),
     ] = None,
+    of: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="Format of the files. Default: recognised by content."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Read also files that were finished before.")
+    ] = False,
+    format: Annotated[  # noqa: A002
+        str | None,
+        typer.Option("--format", "-f", metavar="FORMAT", help="Of the summary: table, csv, json or parquet."),
+    ] = None,
+    output: Output = None,
 ) -> int:
     """Bring downloaded files of trades or candles into the lake.
 
-    Importing a file twice adds nothing. Every file is recognised before anything is written.
+    Importing a file twice adds nothing. It can be stopped at any time: the same command passes over the files
+    that were finished. Exits 1 when a file was left out: of no known format, or damaged.
     """
     from marketdata.cli.importing import run_import
 
-    return run_import(files, format, market)
+    return run_import(files, format, market, of=of, again=again, output=output)
 
 
 @app.command(

@@ -19,6 +19,7 @@ CandleKind = Literal["candles", "exchange_candles"]
 
 FILE = "part-0.parquet"
 LOCK = "lock"
+IMPORTS = "_imports"
 PAGE = re.compile(r"page-(\d{6})\.arrow")
 _ROOTS: dict[Kind, str] = {
     "trades": "trades",
@@ -92,3 +93,8 @@ def stage_folder(market: Market, day: date, source: str) -> str:
 def page_name(number: int) -> str:
     """File name of a staged page; numbers start at 1."""
     return f"page-{number:06}.arrow"
+
+
+def import_key(digest: str) -> str:
+    """Where it is kept that a source file was imported; ``digest`` is of its path."""
+    return f"{IMPORTS}/{digest[:2]}/{digest}.json"

@@ -54,6 +54,7 @@ KLINE_COLUMNS = pl.Schema(
         "ignore": pl.String,
     }
 )
+_TRUE, _FALSE = ["True", "true", "TRUE"], ["False", "false", "FALSE"]
 _MICROSECONDS_FROM = 10**14  # as milliseconds the year 5138, as microseconds 1973
 _STEM = re.compile(
     r"(?P<spelled>[A-Z0-9_]+)-(?P<kind>aggTrades|trades|1s|1m|5m|15m|30m|1h|4h|12h|1d|1w|[0-9]+[a-z]+)"
@@ -111,15 +112,16 @@ def trades(cells: pl.DataFrame) -> pl.DataFrame:
 
 
 def _trades(cells: pl.DataFrame, fills: pl.Expr) -> pl.DataFrame:
-    maker = pl.col("maker").str.to_lowercase()
-    # The buyer waited in the book, so the taker sold.
-    side = pl.when(maker == "true").then(pl.lit("sell")).when(maker == "false").then(pl.lit("buy"))
+    maker = pl.col("maker")
+    sell, buy = pl.lit("sell", SIDE), pl.lit("buy", SIDE)
+    # The buyer waited in the book, so the taker sold. Written out: to lower each row's text takes longer.
+    side = pl.when(maker.is_in(_TRUE)).then(sell).when(maker.is_in(_FALSE)).then(buy)
     return cells.select(
         pl.col("id").alias("trade_id"),
         _time("time"),
         "price",
         "amount",
-        side.cast(SIDE).alias("side"),
+        side.alias("side"),
         fills.alias("fills"),
     )
 

@@ -4,17 +4,20 @@ Files are sorted by time, so a day is done when the next one begins; only one da
 lie in a day the file has already passed are refused: that day is sealed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any
 
 import polars as pl
 
 from marketdata.candle import EXCHANGE_CANDLE_SCHEMA
 from marketdata.errors import CorruptFile
 from marketdata.manifest import Ids, day_window
+from marketdata.sources import freqtrade_cells
 from marketdata.sources.candle_rows import validate_candles
-from marketdata.sources.files import BLOCK_BYTES, blocks, parse
+from marketdata.sources.files import BLOCK_BYTES, ahead, blocks, parse
 from marketdata.sources.formats import Known
 from marketdata.trade import TRADE_SCHEMA, empty_rejects, validate
 
@@ -85,19 +88,28 @@ def rows_of(file: Known, now: datetime, size: int = BLOCK_BYTES, skip: int = 0) 
     Raises:
         CorruptFile: the file is cut or foreign.
     """
-    read = skip
-    for block in blocks(file.table, size, skip):
-        text = block.lstrip().partition(b"\n")[2] if read == 0 and file.header else block
-        read += len(block)
-        cells, lines = parse(text, file.columns)
+    for cells, raw, read in ahead(_cells(file, size, skip)):
         if file.format.is_candles:
             assert file.interval is not None  # noqa: S101
-            candles = validate_candles(file.format.rows(cells), file.interval, now=now, raw=lines)
+            candles = validate_candles(file.format.rows(cells), file.interval, now=now, raw=raw)
             yield Block(candles.accepted, candles.rejected, candles.empty, read)
         else:
             has_ids = file.format.ids is not Ids.FINGERPRINT
-            split = validate(file.format.rows(cells), now=now, raw=lines, ids=has_ids, sides=has_ids)
+            split = validate(file.format.rows(cells), now=now, raw=raw, ids=has_ids, sides=has_ids)
             yield Block(split.accepted, split.rejected, 0, read)
+
+
+def _cells(file: Known, size: int, skip: int) -> Iterator[tuple[pl.DataFrame, Sequence[Any], int]]:
+    """Columns of a stretch of the file, its rows as they stand there, and the bytes read so far."""
+    if file.format.is_text:
+        read = skip
+        for block in ahead(blocks(file.table, size, skip)):
+            text = block.lstrip().partition(b"\n")[2] if read == 0 and file.header else block
+            read += len(block)
+            yield *parse(text, file.columns), read
+        return
+    for found in freqtrade_cells.cells(file.table, file.columns, size):
+        yield found.frame, found.raw, found.bytes_read
 
 
 def without_strays(blocks_of_rows: Iterator[Block], time: str) -> Iterator[Block]:
@@ -251,7 +263,7 @@ def _quiet(
     ids: tuple[int | None, int | None] = (None, None),
 ) -> Iterator[FileDay]:
     """Days inside the file on which it has no row; they are known to be without trades."""
-    if file.format.is_candles:
+    if file.format.is_candles or (not file.format.proves_time and None in ids):
         return
     while start < min(end, now):
         covered = _clipped(start, start + timedelta(days=1), now)
@@ -300,5 +312,6 @@ def _by_day(rows: pl.DataFrame, time: str) -> Iterator[tuple[date, pl.DataFrame]
         yield _date(part["day"][0]), part.drop("day")
 
 
+@lru_cache(maxsize=1 << 14)  # a file of years names each day once for every market
 def _date(number: int) -> date:
     return date(1970, 1, 1) + timedelta(days=number)

@@ -1,37 +1,48 @@
-"""Tables of text on disk: plain, ``.gz`` or inside a ``.zip``; read in blocks of whole lines.
+"""Tables on disk: found in folders, patterns and zips; text is read in blocks of whole lines.
 
-A file may be larger than memory, so nothing here holds more than one block. What a format means is not
-known here: see :mod:`marketdata.sources.kraken_csv` and :mod:`marketdata.sources.binance_csv`.
+A file may be larger than memory, so nothing here holds more than two blocks. What a format means is not
+known here: see :mod:`marketdata.sources.formats`.
 """
 
 import glob
 import gzip
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, cast, overload
+from typing import IO, TypeVar, cast, overload
 
 import polars as pl
 
-from marketdata.errors import CorruptFile, UsageError
+from marketdata.errors import CorruptFile, MarketDataError, UsageError
+
+T = TypeVar("T")
 
 BLOCK_BYTES = 8 << 20  # about 250,000 rows of Kraken's CSV
 # 9999-12-31: the last time that can be shown.
 LAST_US = 253_402_300_799_999_999
-_SUFFIXES = (".csv", ".csv.gz", ".zip")
+ROW_SUFFIXES = (".feather", ".parquet", ".json", ".json.gz")
+SUFFIXES = (".csv", ".csv.gz", ".zip", *ROW_SUFFIXES)
 # What the standard library raises on a cut or foreign zip or gzip file.
 _BROKEN = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table of text: a file, or a member of a zip."""
+    """One table: a file, or a member of a zip.
+
+    ``stored_bytes`` is what it takes on disk, ``text_bytes`` what it holds; ``None`` where the one who found
+    the table did not look.
+    """
 
     path: Path
     member: str | None = None
+    stored_bytes: int | None = field(default=None, compare=False)
+    text_bytes: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         """The path, and the member inside it."""
@@ -47,6 +58,11 @@ class Table:
         """The names of the folders above it, inside the zip and outside, in lower case."""
         inside = PurePosixPath(self.member).parent.parts if self.member else ()
         return tuple(part.lower() for part in (*self.path.parent.parts, *inside))
+
+    @property
+    def is_rows(self) -> bool:
+        """Whether it is a file of typed rows (Arrow, Parquet, JSON) and not a table of text."""
+        return self.member is None and self.path.name.lower().endswith(ROW_SUFFIXES)
 
     @property
     def is_checked(self) -> bool:
@@ -71,11 +87,20 @@ class Table:
                 yield stack.enter_context(self.path.open("rb"))
 
     def size(self) -> int | None:
-        """Bytes of text in it, or ``None`` where only reading it would tell (gzip)."""
+        """Bytes that reading it will give; of a gzip what its end says, ``None`` where that cannot be."""
+        if self.text_bytes is not None:
+            return self.text_bytes
         if self.member is not None:
             with _readable(self), zipfile.ZipFile(self.path) as archive:
                 return archive.getinfo(self.member).file_size
-        return None if self.is_checked else self.path.stat().st_size
+        stored = self.path.stat().st_size
+        if not self.is_checked:
+            return stored
+        with self.path.open("rb") as file:
+            file.seek(max(0, stored - 4))
+            # Modulo 4 GB, and of the last part where several were put together: good enough for a bar.
+            said = int.from_bytes(file.read(4), "little")
+        return said if said >= stored else None
 
     def first_lines(self, count: int) -> list[bytes]:
         """The first lines that are not empty, without their ends; at most 4,096 bytes of each."""
@@ -99,40 +124,103 @@ def _readable(table: Table) -> Iterator[None]:
         raise UsageError(msg) from error
 
 
+@dataclass(slots=True)
+class Found:
+    """What lies in some paths.
+
+    Attributes:
+        tables: what may be imported, by its ending.
+        unreadable: zips that cannot be opened or hold no table.
+        passed_over: files in folders with other endings, counted by ending.
+    """
+
+    tables: list[Table] = field(default_factory=list)
+    unreadable: list[tuple[Path, MarketDataError]] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+
 def find(paths: Iterable[str | Path]) -> list[Table]:
     """Every table in the paths: files, folders (searched to any depth), globs and the members of zips.
 
     Raises:
-        UsageError: a path does not exist, or there is no ``.csv``, ``.csv.gz`` or ``.zip`` in it.
+        UsageError: a path does not exist, or there is nothing in it that may be a table.
         CorruptFile: a zip cannot be opened.
     """
-    tables: list[Table] = []
+    found = search(paths)
+    for _, error in found.unreadable:
+        raise error
+    return found.tables
+
+
+def search(paths: Iterable[str | Path], outside: Path | None = None) -> Found:
+    """Like :func:`find`, but a zip that cannot be read is told and not raised.
+
+    Args:
+        paths: files, folders or globs.
+        outside: a folder that is passed over: the lake itself may lie among the files.
+
+    Raises:
+        UsageError: a path does not exist, or there is nothing in it that may be a table.
+    """
+    found = Found()
     for text in map(str, paths):
         names = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))  # noqa: PTH207
         if not names:
             msg = f"There is no file {text!r}."
-            raise UsageError(msg, hint="Give files, folders or a pattern such as 'downloads/*.csv'.")
-        found = [table for name in names for table in _tables(Path(name))]
-        if not found:
-            msg = f"There is no {', '.join(_SUFFIXES)} file in {text!r}."
+            raise UsageError(msg, hint="Give files, folders or a pattern such as 'downloads/**/*.zip'.")
+        before = len(found.tables) + len(found.unreadable)
+        for name in names:
+            _search(Path(name), found, outside, given=name == text)
+        if len(found.tables) + len(found.unreadable) == before:
+            msg = f"There is no {', '.join(SUFFIXES)} file in {text!r}."
             raise UsageError(msg)
-        tables += found
-    return list(dict.fromkeys(tables))
+    found.tables = list(dict.fromkeys(found.tables))
+    return found
+
+
+def _search(path: Path, found: Found, outside: Path | None, *, given: bool) -> None:
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            inside = file.relative_to(path).parts
+            hidden = any(part.startswith(".") for part in inside)
+            if not hidden and file.is_file() and (outside is None or outside not in file.absolute().parents):
+                _search(file, found, outside, given=False)
+        return
+    if not given and not path.name.lower().endswith(SUFFIXES):
+        found.passed_over[path.suffix or path.name] += 1
+        return
+    try:
+        found.tables += _tables(path)
+    except MarketDataError as error:
+        found.unreadable.append((path, error))
 
 
 def _tables(path: Path) -> list[Table]:
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.lower().endswith(_SUFFIXES))
-        return [table for file in files for table in _tables(file)]
     if path.suffix.lower() != ".zip":
-        return [Table(path)]
+        return [Table(path, stored_bytes=path.stat().st_size)]
     with _readable(Table(path)), zipfile.ZipFile(path) as archive:
-        members = [m.filename for m in archive.infolist() if not m.is_dir()]
-    return [
-        Table(path, name)
-        for name in sorted(members)
-        if name.lower().endswith(".csv") and "__MACOSX" not in PurePosixPath(name).parts
+        members = sorted(archive.infolist(), key=lambda member: member.filename)
+    tables = [
+        Table(path, member.filename, member.compress_size, member.file_size)
+        for member in members
+        if member.filename.lower().endswith(".csv")
+        and "__MACOSX" not in PurePosixPath(member.filename).parts
+        and not member.is_dir()
     ]
+    if not tables:
+        msg = f"There is no .csv file in {str(path)!r}."
+        raise UsageError(msg)
+    return tables
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next one made by another thread while the last one is worked on."""
+    nothing = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        coming = pool.submit(next, items, nothing)
+        while (item := coming.result()) is not nothing:
+            coming = pool.submit(next, items, nothing)
+            yield cast(T, item)
 
 
 def blocks(table: Table, size: int = BLOCK_BYTES, skip: int = 0) -> Iterator[bytes]:

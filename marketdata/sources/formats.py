@@ -10,7 +10,7 @@ from marketdata.errors import UnknownName, UsageError
 from marketdata.interval import Interval
 from marketdata.manifest import Ids
 from marketdata.market import Market, market_from_spelling
-from marketdata.sources import binance_csv, kraken_csv
+from marketdata.sources import binance_csv, freqtrade, freqtrade_cells, kraken_csv
 from marketdata.sources.files import Table, parse
 
 
@@ -18,8 +18,12 @@ from marketdata.sources.files import Table, parse
 class Format:
     """One layout of rows.
 
-    ``id_space`` says which ids the rows carry; rows of two spaces are never mixed in one day. Empty for
-    candles.
+    Attributes:
+        exchange: whose it is; empty for a program that keeps data of many.
+        ids: which ids the rows carry; ``FINGERPRINT`` also where each day may differ, see :meth:`day_ids`.
+        id_space: rows of two spaces are never mixed in one day. Empty for candles.
+        is_text: whether it is a table of lines and commas.
+        proves_time: whether a stretch inside a file is known to hold every trade of its time.
     """
 
     name: str
@@ -28,13 +32,24 @@ class Format:
     rows: Callable[[pl.DataFrame], pl.DataFrame]
     ids: Ids
     id_space: str = ""
+    is_text: bool = True
+    proves_time: bool = True
 
     @property
     def is_candles(self) -> bool:
         """Whether the rows are candles; otherwise they are trades."""
         return not self.id_space
 
+    def day_ids(
+        self, market: Market, rows: pl.DataFrame, around: tuple[int | None, int | None]
+    ) -> tuple[Ids, str]:
+        """Which ids the trades of one day have, and their space. ``around``: ids before and after it."""
+        if self.is_text:
+            return self.ids, self.id_space
+        return freqtrade.day_ids(market, rows, around, whole=self.name == _CCXT_TRADES)
 
+
+_CCXT_TRADES = "ccxt-trades"
 FORMATS: dict[str, Format] = {
     item.name: item
     for item in (
@@ -64,8 +79,31 @@ FORMATS: dict[str, Format] = {
             "trade",
         ),
         Format("binance-klines", "binance", binance_csv.KLINE_COLUMNS, binance_csv.klines, Ids.SEQUENTIAL),
+        *(
+            Format(
+                name,
+                "",
+                freqtrade_cells.TRADE_COLUMNS,
+                freqtrade.trades,
+                Ids.FINGERPRINT,
+                "by day",
+                is_text=False,
+                proves_time=False,
+            )
+            for name in ("freqtrade-trades", _CCXT_TRADES)
+        ),
+        Format(
+            "freqtrade-candles",
+            "",
+            freqtrade_cells.CANDLE_COLUMNS,
+            freqtrade.candles,
+            Ids.FINGERPRINT,
+            is_text=False,
+            proves_time=False,
+        ),
     )
 }
+_FIRST_BYTES = 1 << 16
 _FUTURES_FOLDERS = {"futures", "um", "usdm"}
 _COIN_MARGINED_FOLDERS = {"cm", "coinm"}
 
@@ -125,6 +163,12 @@ def recognise(table: Table, *, format: str | None = None, market: Market | None 
     """
     if format is not None and format not in FORMATS:
         raise UnknownName(format, kind="format", known=FORMATS, hint=f"Formats: {', '.join(FORMATS)}.")
+    if table.is_rows:
+        known = _freqtrade(table, market)
+        if format not in {None, known.format.name}:
+            msg = f"{str(table)!r} is {known.format.name}, not {format}."
+            raise UsageError(msg)
+        return known
     lines = table.first_lines(2)
     if not lines:
         msg = f"{str(table)!r} is empty."
@@ -144,6 +188,24 @@ def recognise(table: Table, *, format: str | None = None, market: Market | None 
     named, interval, window = of(table, chosen, market, header)
     first_time = _first_time(chosen, columns, lines[1:] if header else lines)
     return Known(table, chosen, named, columns, header, first_time, interval, window)
+
+
+def _freqtrade(table: Table, market: Market | None) -> Known:
+    name = freqtrade.parse_name(table)
+    first = freqtrade_cells.first_row(table)
+    if name.interval is not None:
+        chosen = FORMATS["freqtrade-candles"]
+    else:
+        chosen = FORMATS[_CCXT_TRADES if freqtrade.is_whole(first) else "freqtrade-trades"]
+    start = next(freqtrade_cells.cells(table, chosen.columns, _FIRST_BYTES), None)
+    if start is None or start.frame.is_empty():
+        msg = f"{str(table)!r} is empty."
+        raise UsageError(msg)
+    if market is None:
+        market = freqtrade.market_of(table, name, first.get("symbol") if isinstance(first, dict) else None)
+    time = start.frame["time"].min()
+    first_time = time if isinstance(time, datetime) else datetime.fromtimestamp(0, UTC)
+    return Known(table, chosen, market, chosen.columns, False, first_time, name.interval)
 
 
 def _by_header(line: bytes) -> str | None:

@@ -56,7 +56,8 @@ def test_market_and_format_can_be_said(marketdata: Command, home: Path, tmp_path
     ("name", "options", "words"),
     [
         ("XBTUSD.csv", ["--format", "kraken-trade"], ["'kraken-trade'", "'kraken-trades'"]),
-        ("XBTUSD.csv", ["--format", "binance-klines"], ["XBTUSD.csv", "binance-klines", "kraken-trades"]),
+        ("XBTUSD.csv", ["--as", "kraken-trade"], ["'kraken-trade'", "'kraken-trades'"]),
+        ("XBTUSD.csv", ["--as", "binance-klines"], ["XBTUSD.csv", "binance-klines", "kraken-trades"]),
         ("XBTUSD.csv", ["--market", "BTCUSD"], ["'BTCUSD'"]),
         ("QQQQ.csv", [], ["'QQQQ.csv'", "market"]),
         ("absent.csv", [], ["'absent.csv'"]),
@@ -73,15 +74,15 @@ def test_a_file_that_is_not_understood_is_one_line_and_writes_nothing(
     assert not home.exists()
 
 
-def test_one_foreign_file_among_good_ones_stops_the_import_before_it_writes(
+def test_one_foreign_file_among_good_ones_is_named_and_the_exit_code_says_so(
     marketdata: Command, home: Path, tmp_path: Path
 ) -> None:
     good, foreign = kraken_file(tmp_path), kraken_file(tmp_path, "notes.csv", "hello,world\n")
     result = marketdata("import", good, foreign)
-    assert (result.code, result.stdout) == (2, b"")
-    for word in ("notes.csv", "hello,world", "kraken-trades"):
-        assert word in result.error
-    assert not home.exists()
+    assert result.code == 1
+    assert "4 rows read, 4 new" in result.text
+    for word in ("notes.csv", "hello,world", "kraken-trades", "1 file left out"):
+        assert word in result.stderr
 
 
 @pytest.mark.fixtures

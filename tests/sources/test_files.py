@@ -289,6 +289,19 @@ def test_candles_are_checked_and_those_without_trades_left_out(tmp_path: Path) -
         ("BTCUSDT-trades-2023-01-01.zip", b"PK\x03\x04 no zip", CorruptFile, "is cut"),
         ("BTCUSDT_230630-trades-2023-01-01.csv", TRADE.encode(), UsageError, "of which market"),
     ],
+    ids=[
+        "empty",
+        "blank lines",
+        "other columns",
+        "binary",
+        "one long number",
+        "no market",
+        "no known width",
+        "cut gzip",
+        "no gzip",
+        "no zip",
+        "dated future",
+    ],
 )
 def test_a_foreign_file_is_one_clear_error(
     tmp_path: Path, name: str, body: bytes, error: type[MarketDataError], words: str
@@ -303,7 +316,7 @@ def test_a_foreign_file_is_one_clear_error(
 
 def test_paths_without_a_table_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"no \.csv, \.csv\.gz, \.zip file in .*empty"):
+    with pytest.raises(UsageError, match=r"no \.csv, \.csv\.gz, \.zip, .* file in .*empty"):
         find([tmp_path / "empty"])
     with pytest.raises(UsageError, match=r"There is no file .*absent"):
         find([tmp_path / "absent*.csv"])
