@@ -203,10 +203,12 @@ class _Run:
                 on_progress=on_progress,
             )
         if self._fold:
+            facts = None
             try:
-                facts = self._lake.read_facts("candles", market, day, "1m")
+                if not self._refresh:
+                    facts = self._lake.read_facts("candles", market, day, "1m")
             except CorruptFile:  # what is made of trades is made again
-                facts = None
+                pass
             if facts is None or facts.get("trades") != report.manifest.content_hash:
                 fold_day(self._lake, market, day)
         return report

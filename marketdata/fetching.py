@@ -221,6 +221,15 @@ def _is_worse(new: Manifest, held: Manifest) -> bool:
     return held.status is Status.COMPLETE or fewer
 
 
+def _can_be_read(lake: Lake, market: Market, day: date) -> bool:
+    """Whether the trades held are worth keeping: a damaged file may still have its manifest."""
+    try:
+        lake.read_trades(market, *day_window(day))
+    except CorruptFile:
+        return False
+    return True
+
+
 def _check_window(trades: pl.DataFrame, start: datetime, end: datetime, name: str) -> None:
     outside = trades.filter(~pl.col("time").is_between(start, end, closed="left"))
     if len(outside):
@@ -271,7 +280,7 @@ def _seal(
         evidence={**stage.evidence, **holes.evidence},
         refused_ids=rejects["trade_id"],
     )
-    if held is not None and _is_worse(manifest, held):
+    if held is not None and _is_worse(manifest, held) and _can_be_read(lake, market, day):
         return held, lake.size("trades", market, day)
     # Rejects first: a manifest never counts rejects that are not kept.
     keep_rejects(lake, market, day, rejects)

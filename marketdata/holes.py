@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from marketdata.completeness import Ranges, missing_ranges, without
-from marketdata.errors import PermanentError, TransientError
+from marketdata.errors import CorruptFile, PermanentError, TransientError
 from marketdata.imported_day import id_space, rejudge
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, Manifest, Status, day_window
@@ -92,7 +92,8 @@ def fill_holes(
     # neighbours were there first.
     holes = edged
     if held is not None and _same_ids(held, space):
-        holes = _add(holes, lake.read_trades(market, *day_window(day)), day)
+        with suppress(CorruptFile):  # then all of it is asked for
+            holes = _add(holes, lake.read_trades(market, *day_window(day)), day)
     requests = _requests(holes.missing())
     asked: list[tuple[int, int]] = []
     found: list[pl.DataFrame] = []
@@ -173,8 +174,8 @@ def _same_ids(manifest: Manifest, space: str) -> bool:
 def _known_around(lake: Lake, market: Market, day: date, held: Manifest | None, space: str) -> _Around:
     """The trades around a day as its neighbours know them, else as the day itself was known before."""
     start, end = day_window(day)
-    before = _of_same_ids(lake.manifest(market, day - timedelta(days=1)), space)
-    after = _of_same_ids(lake.manifest(market, day + timedelta(days=1)), space)
+    before = _of_same_ids(_manifest(lake, market, day - timedelta(days=1)), space)
+    after = _of_same_ids(_manifest(lake, market, day + timedelta(days=1)), space)
     same = _of_same_ids(held, space)
     previous_id = following_id = None
     if same is not None:
@@ -195,6 +196,14 @@ def _known_around(lake: Lake, market: Market, day: date, held: Manifest | None, 
         following_id,
         end if after is None or after.first_time is None else after.first_time + timedelta(microseconds=1),
     )
+
+
+def _manifest(lake: Lake, market: Market, day: date) -> Manifest | None:
+    """What is known of a neighbour; a damaged one says nothing, and is no reason to fail this day."""
+    try:
+        return lake.manifest(market, day)
+    except CorruptFile:
+        return None
 
 
 def _of_same_ids(manifest: Manifest | None, space: str) -> Manifest | None:
@@ -220,7 +229,7 @@ def doubt_neighbours(lake: Lake, market: Market, day: date) -> None:
         StorageError, CorruptFile: from the lake.
     """
     for left in (day - timedelta(days=1), day):
-        a, b = lake.manifest(market, left), lake.manifest(market, left + timedelta(days=1))
+        a, b = _manifest(lake, market, left), _manifest(lake, market, left + timedelta(days=1))
         if a is None or b is None or not _same_ids(a, id_space(b)) or b.ids is not Ids.SEQUENTIAL:
             continue
         end_of_a = a.last_id if a.rows else a.previous_id

@@ -10,7 +10,7 @@ from typing import Literal
 
 import polars as pl
 
-from marketdata.completeness import Stretch, build_manifest
+from marketdata.completeness import Stretch, build_manifest, joined
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
@@ -283,12 +283,14 @@ def _extend(
     previous_id: int | None = None,
     following_id: int | None = None,
 ) -> Manifest:
-    """Rewrite the manifest of a day whose files are now known to reach further."""
+    """Rewrite the manifest of a day whose files are now known to reach further; where they are, only then."""
+    seen = replace(
+        held,
+        covered=joined((*held.covered, stretch)),
+        previous_id=held.previous_id if previous_id is None else previous_id,
+        following_id=held.following_id if following_id is None else following_id,
+    )
+    if seen == held:
+        return held
     with lake.lock(held.market, held.day):
-        seen = replace(
-            held,
-            covered=(*held.covered, stretch),
-            previous_id=held.previous_id if previous_id is None else previous_id,
-            following_id=held.following_id if following_id is None else following_id,
-        )
         return rejudge(lake, seen, held)

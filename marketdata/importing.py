@@ -22,7 +22,7 @@ from marketdata.importing_candles import place_candles
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, day_window
 from marketdata.market import Market
-from marketdata.sources.days import FileDay, days_of
+from marketdata.sources.days import FileDay, days_of, joined_by_ids
 from marketdata.sources.files import Found, search
 from marketdata.sources.formats import FORMATS, Known, recognise
 
@@ -167,6 +167,8 @@ class _Import:
         self._bytes_done = 0.0
         self._bytes = sum(file.table.stored_bytes or 0 for file in known)
         self._of_market: dict[str, set[date]] = {}  # days of the market on its way, by format
+        self._last: tuple[_Reading, FileDay] | None = None  # read, and waiting for the day that follows it
+        self._ended: list[_Reading] = []  # files that have no other day than that one to be written
         self._jobs: deque[Future[None]] = deque()
 
     def run(self) -> None:
@@ -174,11 +176,13 @@ class _Import:
             market = self._known[0].market
             for file in self._known:
                 if file.market != market:
+                    self._flush()
                     self._do(self._close, market)
                     market = file.market
                 self._file(file)
                 self._files_done += 1
                 self._bytes_done += file.table.stored_bytes or 0
+            self._flush()
             self._do(self._close, market)
             while self._jobs:
                 self._jobs.popleft().result()
@@ -202,18 +206,36 @@ class _Import:
             reading.tally.repeated += reading.tally.accepted
             reading.tally.accepted, reading.tally.finished_before = 0, 1
             reading.days = sorted(before.days)
-            self._do(self._finish, reading)
+            self._ended.append(reading)
             return
         began = time.monotonic()
         try:
             for day in days_of(file, self._now):
-                self._do(self._put, reading, day)
+                self._pass(reading, day)
                 self._rows += len(day.rows) + len(day.rejects) + day.empty
                 self._tell(file, day)
         except (CorruptFile, UsageError) as error:
             reading.error = error
         reading.tally.seconds = time.monotonic() - began
-        self._do(self._finish, reading)
+        self._ended.append(reading)
+
+    def _pass(self, reading: _Reading, day: FileDay) -> None:
+        """Let the day before be written, now that it is known which trade follows it."""
+        if self._last is not None:
+            last, before = self._last
+            if _continues(last.file, reading.file):
+                before, day = joined_by_ids(before, day)
+                self._last = last, before
+        self._flush()
+        self._last = reading, day
+
+    def _flush(self) -> None:
+        if self._last is not None:
+            self._do(self._put, *self._last)
+        self._last = None
+        for reading in self._ended:
+            self._do(self._finish, reading)
+        self._ended = []
 
     def _tell(self, file: Known, day: FileDay) -> None:
         if self._on_progress is None:
@@ -307,6 +329,13 @@ class _Import:
                 tally.statuses.update(statuses[day] for day in days if day in statuses)
         self._of_market = {}
         self._ledger.forget_market()
+
+
+def _continues(file: Known, following: Known) -> bool:
+    """Whether two files hold trades of one market with ids that follow one another."""
+    return (file.market, file.format.name) == (following.market, following.format.name) and not (
+        file.format.is_candles or file.format.ids is Ids.FINGERPRINT
+    )
 
 
 def _place_trades(lake: Lake, file: Known, day: FileDay) -> Placed:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -446,6 +447,35 @@ def test_a_damaged_day_is_named_and_replaced_only_when_asked(lake: Lake) -> None
         get(lake, PagedSource())
     get(lake, PagedSource(), refresh=True)
     assert file_of(lake) == whole
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_day_damaged_in_its_middle_is_repaired_when_asked(lake: Lake, missing: bool) -> None:
+    get(lake, PagedSource())
+    path = Path(lake.path("trades", BTC, DAY))
+    body = bytearray(path.read_bytes())
+    body[10:2000] = bytes(1990)
+    path.write_bytes(body)
+    lost = [(first_id() + 5, first_id() + 9)] if missing else []
+    report = get(lake, PagedSource(lost=lost), refresh=True)
+    assert report.manifest.rows == 3000 - 5 * missing
+    assert len(lake.read_trades(BTC, *day_window(DAY))) == 3000 - 5 * missing
+
+
+def test_damaged_days_side_by_side_and_their_candles_are_repaired_when_asked(
+    lake: Lake, settings: Settings
+) -> None:
+    jobs = [(BTC, DAY), (BTC, NEXT)]
+    fetch = partial(backfill, lake, jobs, settings, now=NOW, find_source=lambda *_: PagedSource())
+    fetch()
+    paths = [Path(lake.path("trades", *job)) for job in jobs]
+    paths += [Path(lake.path("candles", *job, "1m")) for job in jobs]
+    whole = [path.read_bytes() for path in paths]
+    for path, body in zip(paths, whole, strict=True):
+        path.write_bytes(body[:4] + bytes(200) + body[204:] if "candles" in str(path) else body[:-9])
+    assert all(not isinstance(outcome, DayReport) for outcome in fetch())
+    assert all(isinstance(outcome, DayReport) for outcome in fetch(refresh=True))
+    assert [path.read_bytes() for path in paths] == whole
 
 
 # -- progress ------------------------------------------------------------------------------------------

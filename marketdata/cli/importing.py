@@ -13,7 +13,7 @@ from marketdata.cli.context import context
 from marketdata.cli.failures import say
 from marketdata.cli.import_progress import import_progress
 from marketdata.cli.output import choose_format, sink
-from marketdata.cli.progress import human_bytes, human_rate
+from marketdata.cli.progress import human_bytes, human_rate, human_time
 from marketdata.errors import UnknownName
 from marketdata.import_report import ImportReport, Tally
 from marketdata.importing import import_files
@@ -24,6 +24,8 @@ from marketdata.sources.formats import FORMATS
 _OUTPUTS = ("table", "csv", "json", "parquet")
 _MARKETS_SHOWN = 20
 _NAMED = 20
+_WIDTH = 110
+_ONLY_WIDE = {"size", "time", "days"}
 _SCHEMA = pl.Schema(
     {
         "format": pl.String(),
@@ -126,10 +128,12 @@ def _row(name: str, tally: Tally, left_out: int, seconds: float) -> dict[str, ob
 
 def _print(report: ImportReport) -> None:
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH)  # a file has room for all columns
     console.print(_markets(report))
     if len(report.days) > _MARKETS_SHOWN:
         console.print(f"and {len(report.days) - _MARKETS_SHOWN:,} more markets\n")
-    console.print(_formats(report))
+    console.print(_formats(report, narrow=console.width < _WIDTH))
     total = report.total
     parts = [f"{total.rows:,} rows read", f"{total.accepted:,} new", f"{total.repeated:,} were there"]
     if total.empty:
@@ -153,41 +157,38 @@ def _markets(report: ImportReport) -> Table:
     return table
 
 
-def _formats(report: ImportReport) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in (
-        "format",
-        "files",
-        "rows",
-        "new",
-        "there",
-        "refused",
-        "days",
-        "complete",
-        "size",
-        "s",
-        "rows/s",
-    ):
-        table.add_column(name, justify="left" if name == "format" else "right")
+def _formats(report: ImportReport, *, narrow: bool) -> Table:
     lines = [(name, tally, tally.seconds) for name, tally in sorted(report.tallies.items())]
     if len(lines) > 1:
         lines.append(("total", report.total, report.seconds))
-    for name, tally, seconds in lines:
-        of_trades = name == "total" or not FORMATS[name].is_candles
-        table.add_row(
-            name,
-            f"{tally.files:,}",
-            f"{tally.rows:,}",
-            f"{tally.accepted:,}",
-            f"{tally.repeated:,}",
-            f"{tally.rejected.total():,}",
-            f"{tally.days:,}",
-            f"{tally.statuses[Status.COMPLETE]:,}" if of_trades else "",
-            human_bytes(tally.bytes),
-            f"{seconds:.1f}",
-            human_rate(tally.rows / seconds) if seconds > 0 else "",
-        )
+    columns = {
+        "format": [name for name, _, _ in lines],
+        "files": [f"{tally.files:,}" for _, tally, _ in lines],
+        "rows": [f"{tally.rows:,}" for _, tally, _ in lines],
+        "new": [f"{tally.accepted:,}" for _, tally, _ in lines],
+        "there": [f"{tally.repeated:,}" for _, tally, _ in lines],
+        "refused": [f"{tally.rejected.total():,}" for _, tally, _ in lines],
+        "days": [f"{tally.days:,}" for _, tally, _ in lines],
+        **{status.value: [_days(tally, status) for _, tally, _ in lines] for status in Status},
+        "size": [human_bytes(tally.bytes) for _, tally, _ in lines],
+        "time": [human_time(seconds) for _, _, seconds in lines],
+        "rows/s": [human_rate(tally.rows / seconds) if seconds else "" for _, tally, seconds in lines],
+    }
+    if not any(tally.statuses[Status.GAPS] for _, tally, _ in lines):
+        del columns[Status.GAPS.value]
+    if narrow:
+        columns = {name: texts for name, texts in columns.items() if name not in _ONLY_WIDE}
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in columns:
+        table.add_column(name, justify="left" if name == "format" else "right", no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
     return table
+
+
+def _days(tally: Tally, status: Status) -> str:
+    """Candles have no status."""
+    return f"{tally.statuses[status]:,}" if tally.statuses.total() else ""
 
 
 def _warn(report: ImportReport) -> None:

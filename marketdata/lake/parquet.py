@@ -3,7 +3,7 @@
 Bytes depend on the rows and the metadata alone: the same day written twice is the same file.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -12,6 +12,7 @@ from pyarrow import parquet as pq
 
 from marketdata.errors import CorruptFile
 from marketdata.lake.filesystem import Storage
+from marketdata.lake.paths import Part
 
 # What DuckDB gives to one thread, and about 90 minutes of a market with 2 million trades a day.
 ROW_GROUP = 131_072
@@ -119,7 +120,16 @@ def corrupt(storage: Storage, key: str, why: str) -> CorruptFile:
     """The error for a file that cannot be what it should be."""
     first = why.strip().splitlines()[0].rstrip(".") if why.strip() else "unreadable"
     msg = f"{storage.show(key)!r} is cut or no file of this lake: {first}."
-    return CorruptFile(msg, hint="Move it away and fetch that day again.")
+    return CorruptFile(msg, hint=_repair(key))
+
+
+def _repair(key: str) -> str:
+    part = Part.parse(key)
+    if part is None or part.kind not in {"trades", "candles"}:
+        return "Move it away; what it held is then fetched or imported again."
+    until = part.day + timedelta(days=1)
+    command = f"marketdata backfill {part.market} --start {part.day} --end {until} --refresh"
+    return f"To fetch the day again: {command}"
 
 
 def _is_damage(error: Exception) -> bool:

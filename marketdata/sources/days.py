@@ -199,6 +199,25 @@ def days_of(file: Known, now: datetime, size: int = BLOCK_BYTES) -> Iterator[Fil
         yield from _without_rows(file, now, homeless)
 
 
+def joined_by_ids(day: FileDay, following: FileDay) -> tuple[FileDay, FileDay]:
+    """Two days, each with what the other proves of it: that nothing lies between the last id and the next."""
+    last, first = day.rows["trade_id"].max(), following.rows["trade_id"].min()
+    if (
+        following.day - day.day != timedelta(days=1)
+        or not isinstance(last, int)
+        or not isinstance(first, int)
+        or first != last + 1
+        or day.covered is None
+        or following.covered is None
+    ):
+        return day, following
+    midnight = day_window(following.day)[0]
+    return (
+        replace(day, following_id=first, covered=(day.covered[0], midnight)),
+        replace(following, previous_id=last, covered=(midnight, following.covered[1])),
+    )
+
+
 def _without_rows(file: Known, now: datetime, homeless: _Open) -> Iterator[FileDay]:
     reasons = pl.concat([empty_rejects(), *homeless.rejects])["reason"].unique(maintain_order=True).to_list()
     if reasons:

@@ -114,11 +114,8 @@ def _typed(frame: pl.DataFrame, *, of_trades: bool) -> pl.DataFrame:
         ms = pl.col(column).cast(pl.Int64, strict=False)
         us = pl.when(ms < _MICROSECONDS_FROM).then(ms * 1000).otherwise(ms)
         time = pl.when(us.is_between(0, LAST_US)).then(us).cast(TIME)
-    numbers = [
-        pl.col(name).cast(pl.Float64, strict=False) for name in frame.columns if name in CANDLE_COLUMNS
-    ]
     if not of_trades:
-        return frame.select(time.alias("time"), numbers)
+        return frame.select(time.alias("time"), pl.col(frame.columns[1:]).cast(pl.Float64, strict=False))
     return frame.select(
         time.alias("time"),
         pl.col("id").cast(pl.Int64, strict=False),
