@@ -18,7 +18,7 @@ from marketdata.cli.context import Context, context, ranges_text
 from marketdata.cli.failures import INTERRUPTED, say
 from marketdata.cli.progress import backfill_progress, human_bytes, job_of
 from marketdata.cli.times import Asked, day_range, days_between
-from marketdata.errors import UsageError
+from marketdata.errors import StorageError, UsageError
 from marketdata.manifest import Status
 from marketdata.market import Market
 
@@ -90,8 +90,11 @@ def _patient_interrupt(stopping: threading.Event) -> Iterator[None]:
 
 def _conclude(outcomes: Sequence[Outcome]) -> int:
     failed: list[Failed] = [outcome for outcome in outcomes if not isinstance(outcome, DayReport)]
-    if len(failed) == len(outcomes) and len({str(error) for _, error in failed}) == 1:
-        raise failed[0][1]
+    if len(failed) == len(outcomes):
+        # Days side by side meet a lake that cannot be written at different steps: still one line.
+        stored = [error for _, error in failed if isinstance(error, StorageError)]
+        if stored or len({str(error) for _, error in failed}) == 1:
+            raise stored[0] if stored else failed[0][1]
     Console(highlight=False).print(_table(outcomes))
     broken = [o for o in outcomes if isinstance(o, DayReport) and o.manifest.status is not Status.COMPLETE]
     for report in broken[:5]:
