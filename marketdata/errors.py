@@ -13,6 +13,7 @@
         ├── ExchangeRefused         the exchange understood and said no
         ├── ChecksumMismatch        an archive whose bytes are not what its publisher says
         ├── CorruptFile             a cut or foreign Parquet, zip or CSV file
+        ├── NoData                  what was asked for is not held: a market without data, too few candles
         └── StorageError            the lake cannot be written: permissions, full disk, bucket
 """
 
@@ -92,6 +93,10 @@ class ChecksumMismatch(PermanentError):
 
 class CorruptFile(PermanentError):
     """A cut or foreign file where a Parquet, zip or CSV file of ours was expected."""
+
+
+class NoData(PermanentError):
+    """What was asked for is not held: a market without data, fewer candles than are needed."""
 
 
 class StorageError(PermanentError):

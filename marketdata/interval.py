@@ -77,6 +77,10 @@ class Interval:
         """Open time of the interval that holds ``time`` (an aware datetime)."""
         return from_us(self.floor_us(to_us(time)))
 
+    def ceil(self, time: datetime) -> datetime:
+        """First open time at or after ``time`` (an aware datetime)."""
+        return from_us(self.ceil_us(to_us(time)))
+
     def floor_expr(self, time: pl.Expr) -> pl.Expr:
         """Polars expression of :meth:`floor` over a ``Datetime("us", "UTC")`` column."""
         us = time.to_physical()

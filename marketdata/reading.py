@@ -1,6 +1,10 @@
-"""The lake's reading side: trades and candles of any interval, as frames."""
+"""The lake's reading side: trades and candles of any interval, as frames.
 
-from collections.abc import Iterator
+What does not depend on where the rows come from (:func:`folded`, :func:`filled`, :func:`last_of`) serves the
+store too, so that both give the same.
+"""
+
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from typing import Literal
@@ -8,15 +12,16 @@ from typing import Literal
 import polars as pl
 
 from marketdata import fold
+from marketdata.candle import CANDLE_SCHEMA, empty_candles
 from marketdata.errors import BadRange, UsageError
-from marketdata.interval import Interval, from_us, to_us
+from marketdata.interval import Interval
 from marketdata.lake import Lake
 from marketdata.manifest import Status, day_window
 from marketdata.market import Market
 
 _STORED = Interval.parse("1m")
 # How far back the close before the first candle is looked for.
-_LOOK_BACK_DAYS = 30
+LOOK_BACK_DAYS = 30
 
 
 def trades(lake: Lake, market: Market, start: datetime, end: datetime) -> pl.DataFrame:
@@ -57,12 +62,26 @@ def candles(
     """
     interval = Interval.parse(interval)
     _check(start, end)
+    check_fill(fill)
+    first, last = interval.ceil(start), interval.ceil(end)
+    found = _candles(lake, market, interval, first, last)
+    if fill is None:
+        return found
+    days = _days(first, last)
+    held = lake.manifests(market, days[0], days[-1] + timedelta(days=1)) if days else []
+    complete = {manifest.day for manifest in held if manifest.status is Status.COMPLETE}
+    return filled(found, interval, (first, last), complete, lambda edge: _close_before(lake, market, edge))
+
+
+def check_fill(fill: str | None) -> None:
+    """Refuse what candles cannot be filled with.
+
+    Raises:
+        UsageError: it is neither ``previous`` nor nothing.
+    """
     if fill not in (None, "previous"):
         msg = f"Candles cannot be filled with {fill!r}."
         raise UsageError(msg, hint="Use fill='previous', or leave it out.")
-    first, last = from_us(interval.ceil_us(to_us(start))), from_us(interval.ceil_us(to_us(end)))
-    found = _candles(lake, market, interval, first, last)
-    return found if fill is None else _filled(lake, market, interval, found, (first, last))
 
 
 def _check(start: datetime, end: datetime) -> None:
@@ -78,11 +97,7 @@ def _check(start: datetime, end: datetime) -> None:
 def _candles(lake: Lake, market: Market, interval: Interval, start: datetime, end: datetime) -> pl.DataFrame:
     """Candles of whole intervals between two points of the interval's own grid."""
     if interval < _STORED:
-        frames = [
-            fold.fold(lake.read_trades(market, max(start, opens), min(end, closes)), interval)
-            for opens, closes in map(day_window, _days(start, end))
-        ]
-        return pl.concat(frames) if frames else fold.fold(lake.read_trades(market, start, start), interval)
+        return folded(lambda opens, closes: lake.read_trades(market, opens, closes), interval, start, end)
     minutes = _minutes(lake, market, start, end)
     return minutes if interval == _STORED else fold.widen(minutes, interval)
 
@@ -99,44 +114,110 @@ def _minutes(lake: Lake, market: Market, start: datetime, end: datetime) -> pl.D
     return pl.concat([kept, *fresh]).filter(inside).sort("open_time")
 
 
-def _filled(
-    lake: Lake, market: Market, interval: Interval, found: pl.DataFrame, between: tuple[datetime, datetime]
+def folded(
+    read: Callable[[datetime, datetime], pl.DataFrame], interval: Interval, start: datetime, end: datetime
+) -> pl.DataFrame:
+    """Candles of trades, read and folded a day at a time.
+
+    Args:
+        read: gives the trades of ``[start, end)``, TRADE_SCHEMA.
+        interval: narrower than a day.
+        start, end: points of the interval's own grid.
+    """
+    frames = [
+        fold.fold(read(max(start, opens), min(end, closes)), interval)
+        for opens, closes in map(day_window, _days(start, end))
+    ]
+    return pl.concat(frames) if frames else empty_candles()
+
+
+def filled(
+    found: pl.DataFrame,
+    interval: Interval,
+    between: tuple[datetime, datetime],
+    complete: Collection[date],
+    close_before: Callable[[datetime], float | None],
 ) -> pl.DataFrame:
     """The candles, and a marked row for each interval that is known to be empty.
 
     Days known to be complete are filled run by run: across a gap the last close is not known.
+
+    Args:
+        found: the candles of ``between``, whose ends are points of the interval's own grid.
+        complete: the days known to be complete.
+        close_before: gives the last close before a time, see :func:`closes_from`.
     """
     frames = []
     outside = pl.lit(value=True)
-    for opens, closes in _complete_runs(lake, market, *between):
-        first, last = from_us(interval.ceil_us(to_us(opens))), interval.floor(closes)
+    for opens, closes in _complete_runs(complete, *between):
+        first, last = interval.ceil(opens), interval.floor(closes)
         inside = pl.col("open_time").is_between(first, last, closed="left")
-        close = _close_before(lake, market, first)
-        frames.append(fold.fill_previous(found.filter(inside), interval, first, last, close))
+        stretch = found.filter(inside)
+        known = len(stretch) and stretch["open_time"][0] == first
+        close = None if known or first >= last else close_before(first)
+        frames.append(_filled_run(stretch, interval, first, last, close))
         outside = outside & ~inside
     frames.append(found.filter(outside).with_columns(filled=pl.lit(value=False)))
     return pl.concat(frames).sort("open_time")
 
 
+def _filled_run(
+    stretch: pl.DataFrame, interval: Interval, first: datetime, last: datetime, close: float | None
+) -> pl.DataFrame:
+    """One run; what a candle may carry besides its schema stays null in a filled row."""
+    plain = fold.fill_previous(stretch.select(CANDLE_SCHEMA.names()), interval, first, last, close)
+    more = [name for name in stretch.columns if name not in CANDLE_SCHEMA]
+    if not more:
+        return plain
+    joined = plain.join(stretch.select("open_time", *more), on="open_time", how="left", maintain_order="left")
+    return joined.select(*stretch.columns, "filled")
+
+
+def last_of(
+    read: Callable[[datetime, datetime], pl.DataFrame],
+    interval: Interval,
+    count: int,
+    until: datetime,
+    begins: datetime,
+) -> pl.DataFrame:
+    """The last ``count`` candles that open before ``until``, oldest first, or as many as there are.
+
+    Args:
+        read: gives at least the last ``count`` candles of ``[start, end)``.
+        begins: no candle opens before this.
+    """
+    span = count * interval.width
+    while True:
+        reached = until - begins <= span
+        found = read(begins if reached else until - span, until)
+        if len(found) >= count or reached:
+            return found.tail(count)
+        span *= 4
+
+
 def _complete_runs(
-    lake: Lake, market: Market, start: datetime, end: datetime
+    complete: Collection[date], start: datetime, end: datetime
 ) -> Iterator[tuple[datetime, datetime]]:
     """Stretches of ``[start, end)`` made of days that are known to be complete."""
-    days = _days(start, end)
-    known = {
-        manifest.day
-        for manifest in (lake.manifests(market, days[0], days[-1] + timedelta(days=1)) if days else [])
-        if manifest.status is Status.COMPLETE
-    }
-    for complete, run in groupby(days, key=known.__contains__):
-        if complete:
+    for whole, run in groupby(_days(start, end), key=complete.__contains__):
+        if whole:
             stretch = list(run)
             yield max(start, day_window(stretch[0])[0]), min(end, day_window(stretch[-1])[1])
 
 
+def closes_from(edge: datetime, complete: Collection[date]) -> datetime | None:
+    """The earliest time at which the close before ``edge`` may be: across days that are complete."""
+    first, day = None, (edge - timedelta(microseconds=1)).date()
+    for _ in range(LOOK_BACK_DAYS):
+        if day not in complete:
+            break
+        first, day = day, day - timedelta(days=1)
+    return None if first is None else day_window(first)[0]
+
+
 def _close_before(lake: Lake, market: Market, edge: datetime) -> float | None:
     """The last close before a time, across days that are complete."""
-    for _ in range(_LOOK_BACK_DAYS):
+    for _ in range(LOOK_BACK_DAYS):
         day = (edge - timedelta(microseconds=1)).date()
         manifest = lake.manifest(market, day)
         if manifest is None or manifest.status is not Status.COMPLETE:
