@@ -1,0 +1,2 @@
+DROP TABLE trade;
+DROP TYPE trade_side;

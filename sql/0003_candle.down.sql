@@ -1,0 +1,2 @@
+DROP FUNCTION coverage_rank(text);
+DROP TABLE candle;

@@ -1,0 +1,2 @@
+DROP TABLE candle_stale;
+DROP VIEW candle_1m;

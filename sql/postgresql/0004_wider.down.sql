@@ -1,0 +1,18 @@
+DROP TRIGGER candle_added ON candle;
+DROP TRIGGER candle_moved ON candle;
+DROP TRIGGER candle_removed ON candle;
+DROP TRIGGER candle_emptied ON candle;
+DROP FUNCTION candle_changed();
+DROP FUNCTION candle_moved();
+DROP FUNCTION candle_emptied();
+DROP FUNCTION candle_lock(smallint[]);
+DROP FUNCTION candle_fold(smallint[], timestamptz[], boolean);
+DROP FUNCTION candle_fold_5m(smallint[], timestamptz[], boolean);
+DROP FUNCTION candle_fold_15m(smallint[], timestamptz[], boolean);
+DROP FUNCTION candle_fold_30m(smallint[], timestamptz[], boolean);
+DROP FUNCTION candle_fold_1h(smallint[], timestamptz[], boolean);
+DROP FUNCTION candle_fold_4h(smallint[], timestamptz[], boolean);
+DROP FUNCTION candle_fold_12h(smallint[], timestamptz[], boolean);
+DROP FUNCTION candle_fold_1d(smallint[], timestamptz[], boolean);
+DROP FUNCTION candle_fold_1w(smallint[], timestamptz[], boolean);
+DROP TABLE candle_5m, candle_15m, candle_30m, candle_1h, candle_4h, candle_12h, candle_1d, candle_1w;
