@@ -253,22 +253,38 @@ def build_manifest(
 
 
 def content_hash(trades: pl.DataFrame) -> str:
-    """``sha256:`` and the hash of the trades in order (time, trade_id).
+    """``sha256:`` and the hash of the trades in order (time, trade_id), see :class:`ContentHash`."""
+    whole = ContentHash()
+    whole.update(in_order(trades.select(TRADE_SCHEMA.names())))
+    return whole.text()
+
+
+class ContentHash:
+    """The content hash of trades that come in order (time, trade_id), frame by frame.
 
     Over numbers, not files: for each column of TRADE_SCHEMA the SHA-256 of its values, little-endian, one
     after the other (time in microseconds since the epoch; side 0 buy, 1 sell, 255 unknown), then the
     SHA-256 of a line with the number of rows and those hashes. Chunks, compression and the versions of
     Parquet and polars do not show in it.
     """
-    trades = in_order(trades.select(TRADE_SCHEMA.names()))
-    parts = [f"trades {len(trades)}"]
-    for name, column in zip(trades.columns, trades.get_columns(), strict=True):
-        digest = hashlib.sha256()
-        for chunk in _numbers(name, column).get_chunks():
-            values = np.ascontiguousarray(chunk.to_numpy())
-            digest.update((values if sys.byteorder == "little" else values.byteswap()).data)
-        parts.append(f"{name} {digest.hexdigest()}")
-    return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def __init__(self) -> None:
+        """Of no trades yet."""
+        self._columns = {name: hashlib.sha256() for name in TRADE_SCHEMA}
+        self.rows = 0
+
+    def update(self, trades: pl.DataFrame) -> None:
+        """Take the next trades."""
+        self.rows += len(trades)
+        for name, digest in self._columns.items():
+            for chunk in _numbers(name, trades[name]).get_chunks():
+                values = np.ascontiguousarray(chunk.to_numpy())
+                digest.update((values if sys.byteorder == "little" else values.byteswap()).data)
+
+    def text(self) -> str:
+        """``sha256:`` and the hash of all that was taken."""
+        parts = [f"trades {self.rows}", *(f"{n} {d.hexdigest()}" for n, d in self._columns.items())]
+        return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _numbers(name: str, column: pl.Series) -> pl.Series:

@@ -9,7 +9,7 @@ import orjson
 import polars as pl
 
 from marketdata.candle import CANDLE_SCHEMA, EXCHANGE_CANDLE_SCHEMA
-from marketdata.errors import StorageError, TransientError
+from marketdata.errors import StorageError, TransientError, UsageError
 from marketdata.interval import Interval
 from marketdata.lake import files, parquet, paths, scan
 from marketdata.lake.filesystem import Storage, open_storage
@@ -253,6 +253,23 @@ class Lake:
         """Trades with ``time`` in ``[start, end)``, TRADE_SCHEMA, in order."""
         keys = self._keys("trades", market, start, end)
         return scan.read(self.storage, keys, TRADE_SCHEMA, "time", (start, end))
+
+    @contextmanager
+    def stream_trades(self, market: Market, day: date) -> Iterator[tuple[Manifest, Iterator[pl.DataFrame]]]:
+        """The manifest of a day and its trades in order, about 131,072 rows at a time; of one file.
+
+        Raises:
+            UsageError: the lake does not hold the day.
+            CorruptFile: the file is cut or foreign.
+        """
+        key = Part("trades", market, day).key
+        if self.storage.size(key) is None:
+            msg = f"The lake holds no trades of {market} on {day}."
+            raise UsageError(msg, hint=f"Run: marketdata backfill {market} --start {day} --end ...")
+        with parquet.opened(self.storage, key, TRADE_SCHEMA) as (metadata, frames):
+            if _MANIFEST not in metadata:
+                raise parquet.corrupt(self.storage, key, "it has no manifest")
+            yield Manifest.from_json(metadata[_MANIFEST]), frames
 
     def read_candles(
         self,

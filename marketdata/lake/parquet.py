@@ -75,6 +75,47 @@ def read(
             raise corrupt(storage, key, str(error)) from error
 
 
+@contextmanager
+def opened(
+    storage: Storage, key: str, schema: pl.Schema
+) -> Iterator[tuple[dict[bytes, bytes], Iterator[pl.DataFrame]]]:
+    """The metadata of a file, and its rows one row group at a time, both of the same file.
+
+    A file that another one replaces meanwhile stays as it was.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        CorruptFile: it is cut, or not what the lake keeps at this place.
+    """
+
+    @contextmanager
+    def damage() -> Iterator[None]:
+        with storage.errors(key):
+            try:
+                yield
+            except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+                if not _is_damage(error):
+                    raise
+                raise corrupt(storage, key, str(error)) from error
+
+    with damage():
+        file = storage.fs.open_input_file(storage.full(key))
+    with file:
+        with damage():
+            parquet = pq.ParquetFile(file)
+
+        def groups() -> Iterator[pl.DataFrame]:
+            for number in range(parquet.num_row_groups):
+                with damage():
+                    table = parquet.read_row_group(number, columns=schema.names(), use_threads=False)
+                    frame = pl.from_arrow(table)
+                    assert isinstance(frame, pl.DataFrame)  # noqa: S101
+                    frame = frame.select(schema.names()).cast(schema)
+                yield frame
+
+        yield dict(parquet.metadata.metadata or {}), groups()
+
+
 def _read(file: Any, schema: pl.Schema, time: str, within: tuple[datetime, datetime] | None) -> pl.DataFrame:
     parquet = pq.ParquetFile(file)
     if within is None:
