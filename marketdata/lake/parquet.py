@@ -1,4 +1,6 @@
-"""How a frame becomes a Parquet file of the lake, and what is read back from its footer.
+"""How a frame becomes a Parquet file of the lake, and what is read back from collections.abc import Iterator
+from contextlib import contextmanager
+from its footer.
 
 Bytes depend on the rows and the metadata alone: the same day written twice is the same file.
 """
