@@ -1,10 +1,10 @@
-"""How a frame becomes a Parquet file of the lake, and what is read back from collections.abc import Iterator
-from contextlib import contextmanager
-from its footer.
+"""How a frame becomes a Parquet file of the lake, and what is read back from its footer.
 
 Bytes depend on the rows and the metadata alone: the same day written twice is the same file.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
