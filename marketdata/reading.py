@@ -5,6 +5,7 @@ store too, so that both give the same.
 """
 
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from typing import Literal
@@ -18,10 +19,58 @@ from marketdata.interval import Interval
 from marketdata.lake import Lake
 from marketdata.manifest import Status, day_window
 from marketdata.market import Market
+from marketdata.trade import TIME
 
-_STORED = Interval.parse("1m")
+_STORED, _DAY = Interval.parse("1m"), Interval.parse("1d")
 # How far back the close before the first candle is looked for.
 LOOK_BACK_DAYS = 30
+# What is said of a candle beyond its numbers, and of a day.
+DETAILS = pl.Schema({"revision": pl.Int32(), "source": pl.String(), "coverage": pl.String()})
+# Of several a candle is as good as the worst.
+WORST = ("complete", "unknown", "partial", "gaps")
+COVERAGE_SCHEMA = pl.Schema(
+    {
+        "exchange": pl.String(),
+        "symbol": pl.String(),
+        "day": pl.Date(),
+        "status": pl.String(),
+        "reason": pl.String(),
+        "rows": pl.Int64(),
+        "fills": pl.Int64(),
+        "first_time": TIME,
+        "last_time": TIME,
+        "first_id": pl.Int64(),
+        "last_id": pl.Int64(),
+        "missing": pl.Int64(),
+        "not_served": pl.Int64(),
+        "rejected": pl.Int64(),
+        "source": pl.String(),
+        "ids": pl.String(),
+        "content_hash": pl.String(),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Candles with ``open_time`` in ``[start, end)``, which are points of the interval's own grid."""
+
+    interval: Interval
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DataRange:
+    """What is held of a market.
+
+    Attributes:
+        trades: time of the first and of the last trade, or ``None`` when there is none.
+        candles: ``open_time`` of the first and of the last one-minute candle, or ``None``.
+    """
+
+    trades: tuple[datetime, datetime] | None
+    candles: tuple[datetime, datetime] | None
 
 
 def trades(lake: Lake, market: Market, start: datetime, end: datetime) -> pl.DataFrame:
@@ -173,6 +222,32 @@ def _filled_run(
     return joined.select(*stretch.columns, "filled")
 
 
+def detailed(candles: pl.DataFrame, interval: Interval, statuses: pl.DataFrame) -> pl.DataFrame:
+    """Candles made of a lake's trades, with DETAILS: one revision, and the worst status of their days.
+
+    Args:
+        candles: CANDLE_SCHEMA, with or without ``filled``; a filled row has no details.
+        statuses: ``day`` and ``status`` of all days they are made of.
+    """
+    names = [*CANDLE_SCHEMA, *DETAILS, *candles.columns[len(CANDLE_SCHEMA) :]]
+    wide = max(interval, _DAY)
+    worst = statuses.group_by(wide.floor_expr(pl.col("day").cast(TIME)).alias("bucket")).agg(
+        pl.col("status").replace_strict(WORST, range(len(WORST)), return_dtype=pl.Int8).max()
+    )
+    made = ~pl.col("filled") if "filled" in names else pl.lit(value=True)
+    status = pl.col("status").replace_strict(range(len(WORST)), WORST, return_dtype=pl.String)
+    return (
+        candles.with_columns(wide.floor_expr(pl.col("open_time")).alias("bucket"))
+        .join(worst, on="bucket", how="left", maintain_order="left")
+        .with_columns(
+            pl.when(made).then(0).cast(DETAILS["revision"]).alias("revision"),
+            pl.when(made).then(pl.lit("batch")).alias("source"),
+            pl.when(made).then(status).alias("coverage"),
+        )
+        .select(names)
+    )
+
+
 def last_of(
     read: Callable[[datetime, datetime], pl.DataFrame],
     interval: Interval,
@@ -223,7 +298,12 @@ def _close_before(lake: Lake, market: Market, edge: datetime) -> float | None:
         if manifest is None or manifest.status is not Status.COMPLETE:
             return None
         opens, _closes = day_window(day)
-        before = _minutes(lake, market, opens, edge)
+        minute = _STORED.floor(edge)
+        running = lake.read_trades(market, minute, edge)
+        if len(running):
+            price: float = running["price"][-1]
+            return price
+        before = _minutes(lake, market, opens, minute)
         if len(before):
             close: float = before["close"][-1]
             return close

@@ -1,0 +1,390 @@
+"""Reads of one store: candles of any interval, trades, what is held of a market."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import polars as pl
+from psycopg import Connection, Cursor
+
+from marketdata import fold, reading
+from marketdata.candle import CANDLE_SCHEMA
+from marketdata.errors import NoData
+from marketdata.interval import Interval
+from marketdata.manifest import Status, day_window
+from marketdata.market import Market
+from marketdata.reading import COVERAGE_SCHEMA, WORST, DataRange, Wanted
+from marketdata.store import queries
+from marketdata.store.pool import Pool
+from marketdata.store.queries import PAGE, STORED
+from marketdata.trade import TRADE_SCHEMA
+
+_FIRST_ID = -(1 << 63)
+_DAWN, _DUSK = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+_DAY, _INSTANT = timedelta(days=1), timedelta(microseconds=1)
+Row = tuple[Any, ...]
+Span = tuple[datetime, datetime]
+
+
+class StoreReader:
+    """Reads one store through a pool. Safe to use from several threads."""
+
+    kind = "store"
+
+    def __init__(self, url: str) -> None:
+        """Prepare; :meth:`open` connects."""
+        self._pool = Pool(url)
+        self._ids: dict[Market, int] = {}
+        # Where a market was found to begin and to end: where the next read looks first. Nothing rests on it.
+        self._known: dict[int, DataRange] = {}
+        self._stretch: dict[tuple[int, Interval], float] = {}
+        self._nothing: dict[tuple[int, str], Row] = {}
+        self._none_before: set[Row] = set()
+
+    @property
+    def where(self) -> str:
+        """Host and database, without user and password."""
+        return self._pool.where
+
+    def open(self) -> None:
+        """Connect, and see that there is a store.
+
+        Raises:
+            TransientError: the server does not answer.
+            UsageError: the database has no tables of a store.
+        """
+        self._pool.open()
+        try:
+            self.markets()
+        except BaseException:
+            self._pool.close()
+            raise
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    # -- markets and days ---------------------------------------------------------------------------
+
+    def markets(self) -> list[Market]:
+        """Every market that the store knows, by name."""
+        rows = self._pool.read(lambda connection: _rows(connection, queries.MARKETS, {}))
+        self._ids = {Market(exchange, symbol): market_id for market_id, exchange, symbol in rows}
+        return list(self._ids)
+
+    def holds(self, market: Market) -> bool:
+        """Whether the store knows the market."""
+        return market in self._ids or market in self.markets()
+
+    def coverage(self, market: Market | None, start: date | None, end: date | None) -> pl.DataFrame:
+        """One row a day of ``[start, end)``, COVERAGE_SCHEMA."""
+        asked = {"market": None if market is None else self._ids[market], "start": start, "end": end}
+        rows = self._pool.read(lambda connection: _rows(connection, queries.COVERAGE, asked))
+        return pl.DataFrame(rows, schema=COVERAGE_SCHEMA, orient="row")
+
+    def begins(self, market: Market) -> datetime | None:
+        """From when on the market is held: the start of its first day, or its first candle."""
+        market_id = self._ids[market]
+
+        def work(connection: Connection) -> datetime | None:
+            first_day, _ = _one(connection, queries.COVERED_DAYS, {"market": market_id})
+            starts = [] if first_day is None else [day_window(first_day)[0]]
+            found = self._range(connection, market_id)
+            starts += [span[0] for span in (found.candles, found.trades) if span is not None]
+            return min(starts, default=None)
+
+        return self._pool.read(work)
+
+    def data_range(self, market: Market) -> DataRange:
+        """First and last time of trades and candles."""
+        market_id = self._ids[market]
+        return self._pool.read(lambda connection: self._range(connection, market_id))
+
+    # -- candles and trades -------------------------------------------------------------------------
+
+    def candles(
+        self, market: Market, wanted: Sequence[Wanted], *, fill: bool, details: bool
+    ) -> list[pl.DataFrame]:
+        """A frame for each of ``wanted``, all of one moment."""
+        market_id = self._ids[market]
+
+        def work(connection: Connection) -> list[pl.DataFrame]:
+            if len(wanted) == 1 and _is_small(wanted[0]) and not fill:
+                return [_page(connection, market_id, wanted[0], details=details)]
+            with connection.transaction():
+                if all(map(_is_small, wanted)):
+                    frames = _pages(connection, market_id, wanted, details=details)
+                else:
+                    frames = [_long(connection, market_id, each, details=details) for each in wanted]
+                if fill:
+                    pairs = zip(frames, wanted, strict=True)
+                    frames = [_filled(connection, market_id, frame, each) for frame, each in pairs]
+            return frames
+
+        return self._pool.read(work)
+
+    def last(
+        self, market: Market, interval: Interval, count: int, until: datetime, *, details: bool
+    ) -> pl.DataFrame:
+        """The last ``count`` candles that open before ``until``, a point of the grid; oldest first."""
+        market_id = self._ids[market]
+
+        def work(connection: Connection) -> pl.DataFrame:
+            def read(start: datetime, end: datetime) -> pl.DataFrame:
+                asked = Wanted(interval, start, end)
+                if interval < STORED:
+                    return _long(connection, market_id, asked, details=details)
+                return _newest(connection, market_id, asked, count, details=details)
+
+            # First where they were the last time: a market that trades is asked once.
+            known, stretch = self._known.get(market_id), self._stretch.get((market_id, interval), 2.0)
+            span = count * stretch * interval.width
+            if known is not None and known.candles is not None and interval >= STORED:
+                newest = min(interval.floor(known.candles[1]) + interval.width, until)
+                if newest - _DAWN > span:
+                    found = read(interval.floor(newest - span), until)
+                    if len(found) >= count:
+                        self._seen(market_id, found["open_time"][-1])
+                        return found.tail(count)
+            known = self._range(connection, market_id)
+            held = known.trades if interval < STORED else known.candles
+            if held is None:
+                return read(until, until)
+            begins = interval.floor(held[0])
+            ends = max(begins, min(until, interval.floor(held[1]) + interval.width))
+            found = reading.last_of(read, interval, count, ends, begins)
+            if len(found):
+                took = (ends - found["open_time"][0]) / interval.width / len(found)
+                self._stretch[market_id, interval] = max(2.0, 1.5 * took)
+            return found
+
+        return self._pool.read(work)
+
+    def trades(self, market: Market, start: datetime, end: datetime) -> pl.DataFrame:
+        """Trades of ``[start, end)``, in order, all of one moment.
+
+        Raises:
+            NoData: the store holds candles of the beginning of the range, and no longer its trades.
+        """
+        market_id = self._ids[market]
+
+        def work(connection: Connection) -> pl.DataFrame:
+            with connection.transaction():
+                found = _trades(connection, market_id, start, end)
+                first = found["time"][0] if len(found) else None
+                _require_trades(connection, market_id, start, end, first)
+            return found
+
+        return self._pool.read(work)
+
+    def _seen(self, market_id: int, open_time: datetime) -> None:
+        """Look there the next time."""
+        known = self._known[market_id]
+        if known.candles is not None and open_time > known.candles[1]:
+            self._known[market_id] = replace(known, candles=(known.candles[0], open_time))
+
+    def _range(self, connection: Connection, market_id: int) -> DataRange:
+        """First and last times: where they were, else where the days say, else anywhere."""
+        market = {"market": market_id}
+        first_day, last_day = _one(connection, queries.COVERED_DAYS, market)
+        opens = _DAWN if first_day is None else day_window(first_day)[0]
+        closes = _DUSK if first_day is None else opens + _DAY
+        newest = _DAWN if last_day is None else day_window(last_day)[0]
+        anywhere = market | {"first_from": opens, "first_to": _DUSK, "last_from": _DAWN}
+        before = market | {"first_from": _DAWN, "first_to": opens - _INSTANT, "last_from": _DUSK}
+        known = self._known.get(market_id, DataRange(None, None))
+        spans: dict[str, Span | None] = {"candle": known.candles, "trade": known.trades}
+        for table, span in spans.items():
+            statement, nothing = queries.EDGES[table], (market_id, table)
+            first_to, last_from = (
+                (closes, newest) if span is None else (max(closes, span[0]), max(newest, span[1]))
+            )
+            near = market | {"first_from": opens, "first_to": first_to, "last_from": last_from}
+            first, last = _one(connection, statement, near)
+            if first is None or last is None:
+                loaded = (*_one(connection, queries.LOADED, market), first_day)
+                if last is not None or self._nothing.get(nothing) != loaded:
+                    first, last = _one(connection, statement, anywhere)
+                    if first is None:
+                        self._nothing[nothing] = loaded
+            # Rows from before the first day come from a stream alone, and only at the end: looked for once.
+            if first_day is not None and (*nothing, first_day) not in self._none_before:
+                older, _ = _one(connection, statement, before)
+                first, last = older or first, last or older
+                if older is None:
+                    self._none_before.add((*nothing, first_day))
+            spans[table] = None if first is None or last is None else (first, last)
+        found = DataRange(spans["trade"], spans["candle"])
+        self._known[market_id] = found
+        return found
+
+
+def _rows(connection: Connection, statement: str, asked: Mapping[str, object]) -> list[Row]:
+    with connection.cursor(binary=True) as cursor:
+        return cursor.execute(statement, asked, prepare=True).fetchall()
+
+
+def _one(connection: Connection, statement: str, asked: Mapping[str, object]) -> Row:
+    """The only row of a statement that gives one, or nothing but nulls."""
+    rows = _rows(connection, statement, asked)
+    return rows[0]
+
+
+def _is_small(wanted: Wanted) -> bool:
+    """Whether one statement gives it all."""
+    return wanted.interval >= STORED and (wanted.end - wanted.start) // wanted.interval.width <= PAGE
+
+
+def _asked(market_id: int, wanted: Wanted) -> dict[str, object]:
+    return {"market": market_id, "start": wanted.start, "end": wanted.end}
+
+
+def _pages(
+    connection: Connection, market_id: int, wanted: Sequence[Wanted], *, details: bool
+) -> list[pl.DataFrame]:
+    """Small reads side by side: all are sent before the first answer is read."""
+    with connection.pipeline():
+        cursors = [connection.cursor(binary=True) for _ in wanted]
+        for each, cursor in zip(wanted, cursors, strict=True):
+            cursor.execute(queries.CANDLES[each.interval, details], _asked(market_id, each), prepare=True)
+        rows = [_only(cursor) for cursor in cursors]
+    return [
+        _fresh(connection, market_id, each, row, queries.candle_frame(row, details=details), details=details)
+        for each, row in zip(wanted, rows, strict=True)
+    ]
+
+
+def _page(connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:
+    row = _one(connection, queries.CANDLES[wanted.interval, details], _asked(market_id, wanted))
+    frame = queries.candle_frame(row, details=details)
+    return _fresh(connection, market_id, wanted, row, frame, details=details)
+
+
+def _newest(
+    connection: Connection, market_id: int, wanted: Wanted, count: int, *, details: bool
+) -> pl.DataFrame:
+    """At least the last ``count`` candles of a range, oldest first."""
+    statement = queries.LAST_CANDLES[wanted.interval, details]
+    row = _one(connection, statement, _asked(market_id, wanted) | {"count": count})
+    frame = queries.candle_frame(row, details=details, newest_first=True)
+    if len(frame) == count:
+        wanted = replace(wanted, start=frame["open_time"][0])
+    return _fresh(connection, market_id, wanted, row, frame, details=details)
+
+
+def _fresh(
+    connection: Connection, market_id: int, wanted: Wanted, row: Row, frame: pl.DataFrame, *, details: bool
+) -> pl.DataFrame:
+    """The frame, with those candles made anew of which a wider interval does not know yet."""
+    stale = [
+        each
+        for each in queries.stale_ranges(row, wanted.interval, wanted.start, wanted.end)
+        if each.start < each.end
+    ]
+    if not stale:
+        return frame
+    for each in stale:
+        minutes = _long(connection, market_id, replace(each, interval=STORED), details=details)
+        wide = widened(minutes, wanted.interval)
+        inside = pl.col("open_time").is_between(each.start, each.end, closed="left")
+        frame = pl.concat([frame.filter(~inside), wide])
+    return frame.sort("open_time")
+
+
+def widened(minutes: pl.DataFrame, interval: Interval) -> pl.DataFrame:
+    """Wider candles, and of DETAILS what the store's own wider candles say."""
+    wide = fold.widen(minutes.select(CANDLE_SCHEMA.names()), interval)
+    if minutes.columns == CANDLE_SCHEMA.names():
+        return wide
+    source, coverage = pl.col("source"), pl.col("coverage")
+    details = minutes.group_by(interval.floor_expr(pl.col("open_time"))).agg(
+        pl.col("revision").max(),
+        pl.when(source.n_unique() == 1).then(source.first()).otherwise(pl.lit("mixed")).alias("source"),
+        coverage.replace_strict(WORST, range(len(WORST)))
+        .max()
+        .replace_strict(range(len(WORST)), WORST)
+        .alias("coverage"),
+    )
+    return wide.join(details, on="open_time", how="left", maintain_order="left")
+
+
+def _long(connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:
+    """Any read of candles, a page at a time; narrower than a minute they are folded from trades."""
+    interval, start, end = wanted.interval, wanted.start, wanted.end
+    if interval < STORED:
+        frame = reading.folded(partial(_trades, connection, market_id), interval, start, end)
+        first = frame["first_trade_time"][0] if len(frame) else None
+        _require_trades(connection, market_id, start, end, first)
+        return (
+            reading.detailed(frame, interval, _statuses(connection, market_id, start, end))
+            if details
+            else frame
+        )
+    frames = [queries.no_candles(details=details)]
+    while start < end:
+        page = Wanted(interval, start, min(end, start + PAGE * interval.width))
+        frames.append(_page(connection, market_id, page, details=details))
+        start = page.end
+    return pl.concat(frames)
+
+
+def _trades(connection: Connection, market_id: int, start: datetime, end: datetime) -> pl.DataFrame:
+    after, after_id = start, _FIRST_ID
+    frames = [TRADE_SCHEMA.to_frame()]
+    while True:
+        asked = {"market": market_id, "after": after, "after_id": after_id, "end": end, "count": PAGE}
+        frames.append(queries.trade_frame(_one(connection, queries.TRADES, asked)))
+        if len(frames[-1]) < PAGE:
+            return pl.concat(frames)
+        after, after_id = frames[-1]["time"][-1], frames[-1]["trade_id"][-1]
+
+
+def _require_trades(
+    connection: Connection, market_id: int, start: datetime, end: datetime, first: datetime | None
+) -> None:
+    """Refuse a range of whose beginning only candles are left, for then its trades would look like none."""
+    asked = {"market": market_id, "start": STORED.ceil(start), "end": end}
+    rows = _rows(connection, queries.FIRST_OF_CANDLES, asked)
+    traded = rows[0][0] if rows else None
+    if traded is None or (first is not None and first <= traded):
+        return
+    since = "none" if first is None else f"those from {first.isoformat()} on"
+    msg = f"The store holds candles from {traded.isoformat()} on; of trades it holds {since} in this range."
+    raise NoData(msg, hint="Read candles of 1m or wider, or the trades of the lake: Provider(lake=...).")
+
+
+def _statuses(connection: Connection, market_id: int, start: datetime, end: datetime) -> pl.DataFrame:
+    asked = {"market": market_id, "first": start.date(), "last": end.date()}
+    rows = _rows(connection, queries.STATUSES, asked)
+    return pl.DataFrame(rows, schema={"day": pl.Date(), "status": pl.String()}, orient="row")
+
+
+def _filled(connection: Connection, market_id: int, frame: pl.DataFrame, wanted: Wanted) -> pl.DataFrame:
+    """The same filling as the lake's, from what the store knows of its days."""
+    earliest = wanted.start - timedelta(days=reading.LOOK_BACK_DAYS + 1)
+    statuses = _statuses(connection, market_id, earliest, wanted.end)
+    complete = set(statuses.filter(pl.col("status") == Status.COMPLETE)["day"])
+
+    def close_before(edge: datetime) -> float | None:
+        since = reading.closes_from(edge, complete)
+        if since is None:
+            return None
+        minute = STORED.floor(edge)
+        for values, column in (
+            (_trades(connection, market_id, minute, edge), "price"),
+            (_newest(connection, market_id, Wanted(STORED, since, minute), 1, details=False), "close"),
+        ):
+            if len(values):
+                close: float = values[column][-1]
+                return close
+        return None
+
+    return reading.filled(frame, wanted.interval, (wanted.start, wanted.end), complete, close_before)
+
+
+def _only(cursor: Cursor[Row]) -> Row:
+    row = cursor.fetchone()
+    assert row is not None  # noqa: S101 - aggregates without GROUP BY give one row
+    return row
