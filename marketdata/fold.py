@@ -1,7 +1,7 @@
 """The one definition of a candle (pure).
 
 A trade is a candle of itself: its price is open, high, low and close, its amount the volume, its id the first
-and the last. Candles are therefore made in one way only, by :func:`_merged`: trades into candles, narrower
+and the last. Candles are therefore made in one way only, by :func:`merged`: trades into candles, narrower
 candles into wider ones, partial candles of one interval into whole ones. Open and close travel with the
 (time, id) that set them, so merging is associative and commutative. ``docs/candles.md`` states the laws.
 
@@ -26,7 +26,7 @@ from marketdata.errors import UsageError
 from marketdata.interval import Interval, to_us
 from marketdata.trade import TIME, in_order
 
-_Columns = dict[str, np.ndarray[Any, Any]]
+Columns = dict[str, np.ndarray[Any, Any]]
 
 _FIRST = ("first_trade_time", "first_trade_id")
 _LAST = ("last_trade_time", "last_trade_id")
@@ -72,14 +72,14 @@ def fold_many(trades: pl.DataFrame, intervals: Sequence[str | Interval]) -> dict
     if missing := trades["trade_id"].null_count():
         msg = f"{missing} of {len(trades)} trades have no trade_id."
         raise UsageError(msg, hint="Give ids with marketdata.trade.assign_ids first.")
-    done: dict[Interval, _Columns] = {}
+    done: dict[Interval, Columns] = {}
     for interval in sorted(set(wanted)):
         narrower = max((known for known in done if known.divides(interval)), default=None)
         if narrower is None:
-            done[interval] = _folded(in_order(trades), interval)
+            done[interval] = folded(in_order(trades), interval)
         else:
-            done[interval] = _widened(done[narrower], interval)
-    return {interval.name: _frame(done[interval]) for interval in wanted}
+            done[interval] = widened(done[narrower], interval)
+    return {interval.name: frame_of(done[interval]) for interval in wanted}
 
 
 def widen(candles: pl.DataFrame, interval: str | Interval) -> pl.DataFrame:
@@ -99,7 +99,7 @@ def widen(candles: pl.DataFrame, interval: str | Interval) -> pl.DataFrame:
         return empty_candles()
     if not candles["open_time"].is_sorted():
         candles = candles.sort("open_time")
-    return _frame(_widened(_columns(candles), interval))
+    return frame_of(widened(columns_of(candles), interval))
 
 
 def merge(*candles: pl.DataFrame) -> pl.DataFrame:
@@ -111,8 +111,7 @@ def merge(*candles: pl.DataFrame) -> pl.DataFrame:
     parts = pl.concat(candles) if candles else empty_candles()
     if parts.is_empty():
         return empty_candles()
-    rows = _columns(parts)
-    return _frame(_merged(_ordered(rows, _FIRST), by_last=_ordered(rows, _LAST)))
+    return frame_of(merged_parts(columns_of(parts)))
 
 
 def fill_previous(
@@ -152,32 +151,36 @@ def fill_previous(
     return filled.filter(pl.col("close").is_not_null()).select(*CANDLE_SCHEMA.names(), "filled")
 
 
-def _folded(trades: pl.DataFrame, interval: Interval) -> _Columns:
+# What follows works on columns as NumPy arrays (times in microseconds, an unknown taker volume NaN), for
+# callers that fold often and little: making a frame costs more than folding ten trades.
+
+
+def folded(trades: pl.DataFrame, interval: Interval) -> Columns:
     """Candles of trades in order: those of a block go behind the last, with which the first may merge."""
     first, last = (interval.floor_us(trades["time"].cast(pl.Int64)[at]) for at in (0, -1))
     most = min(len(trades), (last - first) // interval.us + 1)
-    folded = {
+    made = {
         name: np.empty(most, np.float64 if dtype == pl.Float64 else np.int64)
         for name, dtype in CANDLE_SCHEMA.items()
     }
     filled = 0
     for block in _as_candles(trades, interval):
-        part, begin = _merged(block), 0
-        if filled and part["open_time"][0] == folded["open_time"][filled - 1]:
+        part, begin = merged(block), 0
+        if filled and part["open_time"][0] == made["open_time"][filled - 1]:
             begin, last_one = 1, slice(filled - 1, filled)
-            both = {name: np.concatenate((folded[name][last_one], part[name][:1])) for name in folded}
-            for name, value in _merged(both).items():
-                folded[name][last_one] = value
+            both = {name: np.concatenate((made[name][last_one], part[name][:1])) for name in made}
+            for name, value in merged(both).items():
+                made[name][last_one] = value
         end = filled + len(part["open_time"]) - begin
-        for name, column in folded.items():
+        for name, column in made.items():
             column[filled:end] = part[name][begin:]
         filled = end
-    folded = {name: column[:filled] for name, column in folded.items()}
-    folded["open_time"] = folded["open_time"] * interval.us + interval.offset_us
-    return folded
+    made = {name: column[:filled] for name, column in made.items()}
+    made["open_time"] = made["open_time"] * interval.us + interval.offset_us
+    return made
 
 
-def _as_candles(trades: pl.DataFrame, interval: Interval) -> Iterator[_Columns]:
+def _as_candles(trades: pl.DataFrame, interval: Interval) -> Iterator[Columns]:
     """Every trade as the candle of itself, block by block; ``open_time`` is the number of its interval.
 
     What is computed lies in the same memory for every block: it is good until the next one is asked for.
@@ -213,17 +216,23 @@ def _as_candles(trades: pl.DataFrame, interval: Interval) -> Iterator[_Columns]:
             }
 
 
-def _widened(candles: _Columns, interval: Interval) -> _Columns:
+def widened(candles: Columns, interval: Interval) -> Columns:
+    """:func:`widen` of at least one candle, sorted."""
     floored = (candles["open_time"] - interval.offset_us) // interval.us * interval.us + interval.offset_us
-    return _merged({**candles, "open_time": floored})
+    return merged({**candles, "open_time": floored})
 
 
-def _ordered(rows: _Columns, by: tuple[str, str]) -> _Columns:
+def _ordered(rows: Columns, by: tuple[str, str]) -> Columns:
     order = np.lexsort((*(rows[name] for name in reversed(by)), rows["open_time"]))
     return {name: column[order] for name, column in rows.items()}
 
 
-def _merged(rows: _Columns, *, by_last: _Columns | None = None) -> _Columns:
+def merged_parts(rows: Columns) -> Columns:
+    """:func:`merge` of at least one candle, in any order."""
+    return merged(_ordered(rows, _FIRST), by_last=_ordered(rows, _LAST))
+
+
+def merged(rows: Columns, *, by_last: Columns | None = None) -> Columns:
     """One candle of all rows that share an ``open_time``; rows by ``open_time`` and their first trades.
 
     Args:
@@ -236,13 +245,13 @@ def _merged(rows: _Columns, *, by_last: _Columns | None = None) -> _Columns:
     ends = np.append(starts, len(key)) - 1
     starts = np.concatenate(([0], starts))
     opening, closing = rows, rows if by_last is None else by_last
-    merged = {name: opening[name][starts] for name in ("open_time", *_OPENING)}
-    merged |= {name: closing[name][ends] for name in _CLOSING}
-    merged["high"] = np.maximum.reduceat(rows["high"], starts)
-    merged["low"] = np.minimum.reduceat(rows["low"], starts)
+    one = {name: opening[name][starts] for name in ("open_time", *_OPENING)}
+    one |= {name: closing[name][ends] for name in _CLOSING}
+    one["high"] = np.maximum.reduceat(rows["high"], starts)
+    one["low"] = np.minimum.reduceat(rows["low"], starts)
     with np.errstate(over="ignore"):
-        merged |= {name: np.add.reduceat(rows[name], starts) for name in _SUMS}
-    return merged
+        one |= {name: np.add.reduceat(rows[name], starts) for name in _SUMS}
+    return one
 
 
 def _values(column: pl.Series) -> np.ndarray[Any, Any]:
@@ -257,11 +266,13 @@ def _sides(column: pl.Series) -> tuple[np.ndarray[Any, Any], bool]:
     return (places.fill_null(_UNKNOWN) if unknown else places).to_numpy(), unknown
 
 
-def _columns(candles: pl.DataFrame) -> _Columns:
+def columns_of(candles: pl.DataFrame) -> Columns:
+    """Columns of candles."""
     return {name: _values(candles[name]) for name in CANDLE_SCHEMA}
 
 
-def _frame(columns: _Columns) -> pl.DataFrame:
+def frame_of(columns: Columns) -> pl.DataFrame:
+    """Columns of candles as a frame, CANDLE_SCHEMA."""
     return pl.DataFrame(
         [
             pl.Series(name, columns[name], nan_to_null=name in _TAKER).cast(dtype)

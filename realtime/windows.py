@@ -1,0 +1,364 @@
+"""The windows of one market, in event time (pure): what :mod:`realtime.candles` keeps for each."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import chain
+
+import numpy as np
+import orjson
+import polars as pl
+
+from marketdata import fold
+from marketdata.candle import CANDLE_SCHEMA
+from marketdata.errors import CorruptFile
+from marketdata.fold import Columns
+from marketdata.interval import Interval
+from marketdata.market import Market
+from marketdata.trade import empty_trades, in_order
+from realtime.seen import Seen
+
+# What goes out: candles of several intervals of one market. ``final``: no longer running; ``partial``: begun
+# before the first trade that was seen, and not completed from history.
+UPDATE_SCHEMA = pl.Schema(
+    {
+        "interval": pl.String(),
+        **CANDLE_SCHEMA,
+        "revision": pl.Int32(),
+        "final": pl.Boolean(),
+        "partial": pl.Boolean(),
+    }
+)
+FUTURE = "time in the future"
+_NEVER = -(1 << 62)
+# Made once: an empty frame costs as much as folding ten trades.
+_NO_CANDLES, _NO_TRADES = UPDATE_SCHEMA.to_frame(), empty_trades()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a market's windows close.
+
+    Attributes:
+        delay: how long a window waits behind its end for trades out of order.
+        grace: how long behind its end a closed window still takes late trades.
+        idle: without a trade for so long the newest one ages with the clock, this far behind it.
+        every: running candles of a market go out at most this often.
+        future: a trade this far ahead of the machine's clock is refused, for it would close everything.
+        history: how long the windows that had begun before the first trade are kept for their history.
+    """
+
+    delay: timedelta = timedelta(milliseconds=500)
+    grace: timedelta = timedelta(seconds=30)
+    idle: timedelta = timedelta(seconds=5)
+    every: timedelta = timedelta(milliseconds=200)
+    future: timedelta = timedelta(minutes=5)
+    history: timedelta = timedelta(minutes=2)
+
+
+@dataclass(slots=True)
+class Update:
+    """What a call has changed in one market.
+
+    Attributes:
+        candles: UPDATE_SCHEMA; final ones before running ones, each interval in order of time.
+        late: trades that came behind the grace of at least the narrowest interval, TRADE_SCHEMA.
+        refused: trades of the future, TRADE_SCHEMA; the reason is :data:`FUTURE`.
+        repeated: how many trades had been counted before.
+    """
+
+    market: Market
+    candles: pl.DataFrame = field(default_factory=lambda: _NO_CANDLES)
+    late: pl.DataFrame = field(default_factory=lambda: _NO_TRADES)
+    refused: pl.DataFrame = field(default_factory=lambda: _NO_TRADES)
+    repeated: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to tell."""
+        return self.candles.is_empty() and self.late.is_empty() and self.refused.is_empty()
+
+
+class Windows:
+    """Windows of one market. Times are microseconds since the epoch."""
+
+    def __init__(self, market: Market, intervals: Sequence[Interval], rules: Rules) -> None:
+        self._market, self._intervals, self._rules = market, intervals, rules
+        second = timedelta(microseconds=1)
+        self._delay, self._grace = rules.delay // second, rules.grace // second
+        self._idle, self._every = rules.idle // second, rules.every // second
+        self._future, self._history = rules.future // second, rules.history // second
+        self._base: Columns | None = None
+        self._seen = Seen()
+        self._newest = _NEVER  # time of the newest trade
+        self._mark = _NEVER  # watermark
+        self._issued: dict[Interval, dict[int, int]] = {interval: {} for interval in intervals}  # revisions
+        # Windows that changed since they last went out.
+        self._changed: dict[Interval, set[int]] = {interval: set() for interval in intervals}
+        self._arrived, self._told = _NEVER, _NEVER
+        self._first: int | None = None  # time of the first trade: what opened before it is partial
+        self._held_until: int | None = None  # machine's time until which it waits for its history
+        self._cold, self._resumed = True, False
+        self._offsets: deque[tuple[int, int]] = deque()  # (offset, newest time in the batch)
+
+    # -- what comes in ------------------------------------------------------------------------------
+
+    def add(self, trades: pl.DataFrame, now: int, *, offset: int | None, replay: bool) -> Update:
+        update = Update(self._market)
+        trades = in_order(trades)
+        time = trades["time"].to_physical().to_numpy()
+        self._settle(now, replay=replay)
+        limit = self._newest if replay else now + self._future
+        if len(time) and time[-1] > limit:
+            if not replay:  # in a replay it was refused before
+                update.refused = trades.filter(pl.Series(time > limit))
+            trades = trades.filter(pl.Series(time <= limit))
+            time = trades["time"].to_physical().to_numpy()
+        fresh = self._seen.unseen(trades["trade_id"].to_numpy())
+        if not fresh.all():
+            update.repeated = len(fresh) - int(fresh.sum())
+            trades = trades.filter(pl.Series(fresh))
+            time = time[fresh]
+        if not len(time):
+            return update if replay else self._tell(update, now)
+        if self._cold:
+            self._first, self._cold, self._held_until = int(time[0]), False, now + self._history
+        base = self._intervals[0]
+        sealed = self._sealed(base)
+        if time[0] < sealed:
+            late = time < sealed
+            if not replay:
+                update.late = trades.filter(pl.Series(late))
+            held = time >= self._oldest()
+            trades, time = trades.filter(pl.Series(held)), time[held]
+        if offset is not None:
+            self._offsets.append((offset, int(time[-1]) if len(time) else _NEVER))
+        if len(time):
+            self._merge(trades, quiet=replay)
+        if replay:
+            return update
+        if len(time):
+            self._newest = max(self._newest, int(time[-1]))
+            self._arrived = now  # repeats and trades that came too late say nothing of how far the market is
+        closed = self._mark
+        self._mark = max(self._mark, self._newest - self._delay)
+        return self._tell(update, now, closed)
+
+    def tick(self, now: int, *, idle: bool) -> Update:
+        self._settle(now, replay=False)
+        closed = self._mark
+        if idle and self._newest != _NEVER and now - self._arrived >= self._idle:
+            self._mark = max(self._mark, self._newest + now - self._arrived - self._idle)
+        return self._tell(Update(self._market), now, closed)
+
+    def complete(self, history: pl.DataFrame, now: int) -> Update:
+        update = Update(self._market)
+        start = self.wants_history_from()
+        if start is None:
+            return update
+        trades = in_order(history)
+        time = trades["time"].to_physical().to_numpy()
+        wanted = (time >= start) & (time <= self._newest)
+        trades = trades.filter(pl.Series(wanted))
+        fresh = self._seen.unseen(trades["trade_id"].to_numpy())
+        update.repeated = len(fresh) - int(fresh.sum())
+        trades = trades.filter(pl.Series(fresh))
+        first = self._first
+        assert first is not None  # noqa: S101  # or no history were wanted
+        if not trades.is_empty():
+            self._merge(trades, quiet=False)
+        # They go out again also where history had nothing to add: they are no longer partial.
+        for interval, changed in self._changed.items():
+            changed.add(interval.floor_us(first))
+        self._first, self._held_until, self._told = None, None, _NEVER
+        return self._tell(update, now, completed=first)
+
+    def _merge(self, trades: pl.DataFrame, *, quiet: bool) -> None:
+        part = fold.folded(trades, self._intervals[0])
+        opens = part["open_time"]
+        if not quiet:
+            for interval, changed in self._changed.items():
+                changed.update({interval.floor_us(at) for at in opens.tolist()})
+        held = self._base
+        if held is None or opens[0] > held["open_time"][-1]:
+            self._base = part if held is None else _joined(held, part)
+            return
+        at = int(np.searchsorted(held["open_time"], opens[0]))
+        both = {name: np.concatenate((column[at:], part[name])) for name, column in held.items()}
+        self._base = _joined({name: column[:at] for name, column in held.items()}, fold.merged_parts(both))
+
+    def _settle(self, now: int, *, replay: bool) -> None:
+        """After a restart: once the replay has ended, windows that were closed by then had gone out."""
+        if self._resumed and replay:
+            self._arrived = now
+        elif self._resumed:
+            self._resumed = False
+            if self._base is not None:
+                for interval, issued in self._issued.items():
+                    until = interval.floor_us(self._mark)
+                    found = sorted({interval.floor_us(at) for at in self._base["open_time"].tolist()})
+                    self._issued[interval] = {at: issued.get(at, 0) for at in found if at < until}
+            self._arrived = max(self._arrived, now)
+        if self._held_until is not None and now > self._held_until:
+            self._held_until = None
+
+    # -- what goes out ------------------------------------------------------------------------------
+
+    def _tell(
+        self, update: Update, now: int, closed: int | None = None, *, completed: int | None = None
+    ) -> Update:
+        """Add the candles that are due, given up to where windows had been closed before."""
+        closed = self._mark if closed is None else closed
+        parts = [self._finals(interval, closed, completed) for interval in self._intervals]
+        if now - self._told >= self._every and any(self._changed.values()):
+            parts += [self._running(interval) for interval in self._intervals]
+            self._told = now
+        found = [part for part in parts if part is not None]
+        if found:
+            update.candles = self._frame(found)
+        self._trim()
+        return update
+
+    def _finals(self, interval: Interval, closed: int, completed: int | None) -> "_Part | None":
+        """Windows that have closed since, and closed ones that have changed and are not sealed."""
+        before, until = self._floor(interval, closed), self._floor(interval, self._mark)
+        sealed = self._sealed(interval, closed)
+        if completed is not None:
+            sealed = min(sealed, interval.floor_us(completed))
+        over = {at for at in self._changed[interval] if at < until}
+        self._changed[interval] -= over
+        again = {at for at in over if sealed <= at < before}
+        if until == before and not again:
+            return None
+        wide = self._windows(interval, min(again, default=before), until, again, behind=before)
+        if wide is None:
+            return None
+        issued = self._issued[interval]
+        opens = wide["open_time"].tolist()
+        revisions = [issued[at] + 1 if at in issued else 0 for at in opens]
+        issued.update(zip(opens, revisions, strict=True))
+        return _Part(interval, wide, revisions, final=True)
+
+    def _running(self, interval: Interval) -> "_Part | None":
+        """Windows that have changed and are not closed."""
+        changed = self._changed[interval]
+        if not changed:
+            return None
+        wide = self._windows(interval, min(changed), 1 << 62, changed, behind=1 << 62)
+        changed.clear()
+        return None if wide is None else _Part(interval, wide, [0] * len(wide["open_time"]), final=False)
+
+    def _windows(
+        self, interval: Interval, start: int, until: int, among: set[int], *, behind: int
+    ) -> Columns | None:
+        """Candles of ``[start, until)`` that are among the given ones or open at ``behind`` or later."""
+        if self._base is None:
+            return None
+        low, high = (int(at) for at in np.searchsorted(self._base["open_time"], (start, until)))
+        if low == high:
+            return None
+        wide = {name: column[low:high] for name, column in self._base.items()}
+        if interval != self._intervals[0]:
+            wide = fold.widened(wide, interval)
+        chosen = wide["open_time"] >= behind
+        if among:
+            chosen |= np.isin(wide["open_time"], np.fromiter(among, np.int64, len(among)))
+        if not chosen.any():
+            return None
+        return wide if chosen.all() else {name: column[chosen] for name, column in wide.items()}
+
+    def _frame(self, parts: Sequence["_Part"]) -> pl.DataFrame:
+        """Candles of several intervals as one frame: making frames is most of what a small batch costs."""
+        columns = {
+            name: np.concatenate([part.candles[name] for part in parts]) for name in CANDLE_SCHEMA.names()
+        }
+        opens = columns["open_time"]
+        sizes = [len(part.revisions) for part in parts]
+        partial = np.zeros(len(opens), np.bool_) if self._first is None else opens <= self._first
+        return (
+            fold.frame_of(columns)
+            .with_columns(
+                pl.Series("interval", np.repeat([part.interval.name for part in parts], sizes), pl.String),
+                pl.Series("revision", list(chain.from_iterable(part.revisions for part in parts)), pl.Int32),
+                pl.Series("final", np.repeat([part.final for part in parts], sizes)),
+                pl.Series("partial", partial),
+            )
+            .select(UPDATE_SCHEMA.names())
+        )
+
+    # -- how far things are ---------------------------------------------------------------------------
+
+    @staticmethod
+    def _floor(interval: Interval, time: int) -> int:
+        return _NEVER if time == _NEVER else interval.floor_us(time)
+
+    def _sealed(self, interval: Interval, mark: int | None = None) -> int:
+        """Windows that open before this can no longer change."""
+        mark = self._mark if mark is None else mark
+        return _NEVER if mark == _NEVER else interval.floor_us(mark - self._grace)
+
+    def _oldest(self) -> int:
+        """Trades from here on are in a window that may still change."""
+        oldest = min(self._sealed(interval) for interval in self._intervals)
+        start = self.wants_history_from()
+        return oldest if start is None else min(oldest, start)
+
+    def _trim(self) -> None:
+        oldest = self._oldest()
+        if self._base is not None and self._base["open_time"][0] < oldest:
+            at = int(np.searchsorted(self._base["open_time"], oldest))
+            rest = {name: column[at:].copy() for name, column in self._base.items()}
+            self._base = rest if len(rest["open_time"]) else None
+        for interval, issued in self._issued.items():
+            sealed = min(self._sealed(interval), max(oldest, interval.floor_us(oldest)))
+            while issued and (first := next(iter(issued))) < sealed:
+                del issued[first]
+        while self._offsets and self._offsets[0][1] < oldest:
+            self._offsets.popleft()
+
+    def wants_history_from(self) -> int | None:
+        if self._first is None or self._held_until is None:
+            return None
+        return min(interval.floor_us(self._first) for interval in self._intervals)
+
+    def needed_offset(self) -> int | None:
+        return self._offsets[0][0] if self._offsets else None
+
+    def state(self) -> str:
+        revisions = {
+            interval.name: {str(at): revision for at, revision in issued.items() if revision}
+            for interval, issued in self._issued.items()
+        }
+        told = {name: found for name, found in revisions.items() if found}
+        body = {"mark": self._mark, "newest": self._newest, "first": self._first, "revisions": told}
+        return orjson.dumps(body).decode()
+
+    def resume(self, state: str) -> None:
+        try:
+            body = orjson.loads(state)
+            self._mark, self._newest = int(body["mark"]), int(body["newest"])
+            self._first = None if body["first"] is None else int(body["first"])
+            revisions = {
+                Interval.parse(name): {int(at): int(revision) for at, revision in found.items()}
+                for name, found in body["revisions"].items()
+            }
+        except (ValueError, TypeError, KeyError) as error:
+            msg = f"{state!r} is no state of the candle service."
+            raise CorruptFile(msg, hint="Remove the committed offsets of the group to start anew.") from error
+        self._issued |= revisions
+        self._cold, self._resumed = False, True
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Candles of one interval on their way out."""
+
+    interval: Interval
+    candles: Columns
+    revisions: list[int]
+    final: bool
+
+
+def _joined(left: Columns, right: Columns) -> Columns:
+    return {name: np.concatenate((column, right[name])) for name, column in left.items()}
