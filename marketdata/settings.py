@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -23,7 +23,7 @@ from marketdata.market import Market
 PREFIX = "MARKETDATA_"
 ENV_FILE = ".env"
 _KEYS = ("exchange", "symbol", "since")
-_POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg2")
+_POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg2", "postgresql+psycopg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,39 @@ class Settings(BaseSettings):
         str | None, Field(description="Access key of the bucket. Default: the AWS chain.")
     ] = None
     s3_secret_access_key: Annotated[SecretStr | None, Field(description="Secret key of the bucket.")] = None
+    database_url: Annotated[
+        SecretStr | None,
+        Field(
+            description="PostgreSQL URL of the store. Default: there is none, and reading is from the lake."
+        ),
+    ] = None
+    store_timescaledb: Annotated[
+        Literal["auto", "off"],
+        Field(description="Whether a new store uses TimescaleDB where the server has it: auto or off."),
+    ] = "auto"
+    store_compress_trades_days: Annotated[
+        int, Field(ge=0, description="Trades are compressed after so many days; 0: never.")
+    ] = 7
+    store_compress_candles_days: Annotated[
+        int, Field(ge=0, description="Candles are compressed after so many days; 0: never.")
+    ] = 30
+    store_retain_trades_days: Annotated[
+        int, Field(ge=0, description="Trades are removed from the store after so many days; 0: never.")
+    ] = 90
+    store_retain_candles_days: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="1m candles are removed from the store after so many days; 0: never. Wider ones stay.",
+        ),
+    ] = 365
+    store_refresh_minutes: Annotated[
+        int, Field(ge=0, description="Minutes between two materialisations of wider candles; 0: never.")
+    ] = 10
+    store_refresh_lag_minutes: Annotated[
+        int,
+        Field(ge=1, description="Candles younger than this are not materialised; readers fold them."),
+    ] = 10
     dagster_database_url: Annotated[
         SecretStr | None,
         Field(description="PostgreSQL URL of the Dagster instance. Default: SQLite in HOME."),
@@ -115,7 +148,7 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return None if url is None else url.rstrip("/")
 
-    @field_validator("dagster_database_url")
+    @field_validator("database_url", "dagster_database_url")
     @classmethod
     def _postgresql(cls, url: SecretStr | None) -> SecretStr | None:
         """Refuse what is no PostgreSQL URL. The value holds a password: no message repeats any of it."""
@@ -124,7 +157,10 @@ class Settings(BaseSettings):
         msg = "it is no URL of the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
         try:
             parts = urlsplit(url.get_secret_value())
-            usable = parts.scheme in _POSTGRESQL and bool(parts.hostname) and parts.port != 0
+            # A server on this machine may listen on a socket: postgresql:///DATABASE?host=/FOLDER
+            socket = parse_qs(parts.query).get("host", [""])[-1].startswith("/")
+            named = bool(parts.hostname) or socket
+            usable = parts.scheme in _POSTGRESQL and named and parts.port != 0
         except ValueError:
             raise ValueError(msg) from None
         if not usable or len(parts.path) < 2:

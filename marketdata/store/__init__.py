@@ -1,0 +1,1 @@
+"""The store: PostgreSQL with or without TimescaleDB."""
