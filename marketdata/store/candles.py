@@ -1,7 +1,7 @@
 """One-minute candles into the store: the newer revision wins, whoever comes first.
 
-Wider candles follow by themselves: on plain PostgreSQL a trigger keeps them, on TimescaleDB the stretch that has
-changed is noted and made anew, see ``marketdata.store.wider``.
+Wider candles follow by themselves: on plain PostgreSQL a trigger keeps them, on TimescaleDB the stretch that
+has changed is noted and made anew, see ``marketdata.store.wider``.
 """
 
 from collections.abc import Mapping
@@ -72,7 +72,8 @@ WHERE {_row("candle", [*_NUMBERS, "source", "coverage"])}
 """  # noqa: S608
 _VANISHED = """
 DELETE FROM candle WHERE market_id = %(market)s AND open_time >= %(start)s AND open_time < %(end)s
-AND source <> ALL(%(kept)s) AND NOT EXISTS (SELECT FROM candle_in WHERE candle_in.open_time = candle.open_time)
+AND source <> ALL(%(kept)s)
+AND NOT EXISTS (SELECT FROM candle_in WHERE candle_in.open_time = candle.open_time)
 """
 # Where trades are missing, what fills the hole stays.
 _OF_OTHERS = ["exchange", "repair"]
@@ -92,8 +93,8 @@ def upsert_candles(connection: Connection[Any], candles: Mapping[Market, pl.Data
     One transaction, which is the caller's. The market is made known if it is not.
 
     Args:
-        candles: by market, STORED_SCHEMA: CANDLE_SCHEMA of one-minute candles with ``revision``, ``source`` and
-            ``coverage``, in any order. Of one key the highest revision counts.
+        candles: by market, STORED_SCHEMA: CANDLE_SCHEMA of one-minute candles with ``revision``, ``source``
+            and ``coverage``, in any order. Of one key the highest revision counts.
 
     Raises:
         psycopg.Error: the server refuses.
@@ -118,8 +119,8 @@ def replace_day(
 ) -> Replaced:
     """Put the candles of a day (CANDLE_SCHEMA) in place of those held; the transaction is the caller's.
 
-    Candles that are the same are not touched. One that differs gets a higher revision than the one it replaces.
-    On a day that is not complete, candles that came from the exchange or a repair stay.
+    Candles that are the same are not touched. One that differs gets a higher revision than the one it
+    replaces. On a day that is not complete, candles that came from the exchange or a repair stay.
     """
     coming = candles.with_columns(
         pl.lit(0, pl.Int32).alias("revision"),

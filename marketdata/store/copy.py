@@ -2,8 +2,8 @@
 
 PostgreSQL's binary COPY is a header, rows and an end mark. A row is the number of its fields (int16) and for
 each field its length (int32, -1 for null) and its value, big-endian. So the rows of a frame are an array of
-one record type; where a value is null, or a text shorter than the longest, the bytes it does not have are left
-out at the end. ``docs/decisions/days-are-copied-in-binary.md`` has what this and others cost.
+one record type; where a value is null, or a text shorter than the longest, the bytes it does not have are
+left out at the end. ``docs/decisions/days-are-copied-in-binary.md`` has what this and others cost.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

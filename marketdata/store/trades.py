@@ -10,6 +10,7 @@ from psycopg import Connection
 from psycopg.errors import UniqueViolation
 from psycopg.sql import SQL, Identifier
 
+from marketdata.errors import StorageError
 from marketdata.manifest import day_window
 from marketdata.store.copy import Kinds, copy_in, stage
 
@@ -74,15 +75,20 @@ def replace_day(
     with connection.cursor() as cursor:
         if chunk is None:
             return copy_in(cursor, "trade", KINDS, numbered)
-        return _into_compressed(cursor, chunk, numbered)
+        rows = _into_compressed(cursor, chunk, numbered)
+    held = count_day(connection, market_id, day)
+    if held != rows:
+        msg = f"{rows:,} trades of {day} were copied into a compressed chunk and {held:,} can be read."
+        raise StorageError(msg, hint="Nothing was changed. Decompress that chunk and load the day again.")
+    return rows
 
 
 def _into_compressed(cursor: Any, chunk: Identifier, frames: Iterable[pl.DataFrame]) -> int:
     """COPY into a compressed chunk.
 
     Each row that comes through the hypertable is looked for among the compressed ones, those just deleted
-    included, which takes a hundred microseconds. There can be none, for the day is empty and locked. So only the
-    first row takes this way, which marks the chunk as partly compressed, and the others go into the chunk itself.
+    included, which takes a hundred microseconds. There can be none, for the day is empty and locked. So only
+    the first row takes this way, which marks the chunk as partly compressed; the others go into the chunk.
     """
     rows = 0
     for frame in frames:
