@@ -9,9 +9,9 @@ from marketdata_dagster import checks
 from marketdata_dagster.defs import candles, exchange_candles, partitions, schedules, sensors, trades
 from marketdata_dagster.defs.resources import Platform
 
-# Days of one symbol that one run takes, a third of a year. Starting a run costs a second or two, and what
-# Dagster does for each day grows with the days of the run. A killed run loses nothing: the lake keeps pages.
-DAYS_A_RUN = 122
+# Days of one symbol that one run takes: a year. Starting a run costs a second or two. A killed run loses
+# nothing: the lake keeps pages.
+DAYS_A_RUN = 366
 
 
 def build(tracked: tuple[Tracked, ...]) -> dg.Definitions:

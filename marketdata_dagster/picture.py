@@ -64,30 +64,24 @@ def of_day(candles: pl.DataFrame, day: date) -> str:
 def _draw(candles: pl.DataFrame, day: date, slots: int) -> Canvas:
     """Candles and volume as palette numbers, one slot of pixels a candle."""
     start = to_us(day_window(day)[0])
-    slot = ((pl.col("open_time").to_physical() - start) * slots // _DAY_US).alias("slot")
-    bars = (
-        candles.lazy()
-        .group_by(slot, maintain_order=True)
-        .agg(
-            pl.col("open").first(),
-            pl.col("high").max(),
-            pl.col("low").min(),
-            pl.col("close").last(),
-            pl.col("volume").sum(),
-        )
-        .collect()
-    )
+    at = (candles["open_time"].to_physical().to_numpy() - start) * slots // _DAY_US
+    first = np.flatnonzero(np.diff(at, prepend=at[0] - 1))
+    last = np.append(first[1:], len(at)) - 1
+    highs = np.maximum.reduceat(candles["high"].to_numpy(), first)
+    lows = np.minimum.reduceat(candles["low"].to_numpy(), first)
+    volumes = np.add.reduceat(candles["volume"].to_numpy(), first)
+    opens, closes = candles["open"].to_numpy()[first], candles["close"].to_numpy()[last]
     wide = _SLOT * 96 // slots // 2
     canvas = np.zeros((_CANDLE_ROWS + _VOLUME_ROWS + 2, slots * wide), dtype=np.uint8)
-    bottom, top = min(bars["low"].to_list()), max(bars["high"].to_list())
-    most = max(bars["volume"].to_list())
+    bottom, top, most = float(lows.min()), float(highs.max()), float(volumes.max())
     scale = (_CANDLE_ROWS - 1) / (top - bottom) if top > bottom else 0.0
 
     def row(price: float) -> int:
         return int(round((top - price) * scale, 0))
 
-    for at, opened, highest, lowest, closed, volume in bars.iter_rows():
-        left = int(at) * wide
+    columns = (column.tolist() for column in (at[first], opens, highs, lows, closes, volumes))
+    for slot, opened, highest, lowest, closed, volume in zip(*columns, strict=True):
+        left = slot * wide
         body = slice(left, left + wide - 1)
         colour = _RISING if closed >= opened else _FALLING
         canvas[row(highest) : row(lowest) + 1, left + (wide - 1) // 2] = colour

@@ -62,6 +62,7 @@ def page(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             timezone_id="UTC",
         )
         context.set_default_timeout(30_000)
+        sync_api.expect.set_options(timeout=30_000)
         yield context.new_page()
         context.close()
 
@@ -91,7 +92,7 @@ def test_a_clicked_backfill_of_several_days_and_symbols_ends_green(
     page.goto(f"{stack.urls.webserver}/runs?view=backfills")
     page.locator('a[href*="/runs/b/"]').first.click()
     sync_api.expect(page.get_by_text("100% completed")).to_have_count(3, timeout=150_000)
-    # The head of a column, and the badge.
+    # The head of a column, and the badge, which follows when the daemon and the page have looked again.
     sync_api.expect(page.get_by_text("Succeeded", exact=True)).to_have_count(2)
     picture(page, "backfill")
 
