@@ -14,10 +14,13 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 from marketdata_dagster.defs.partitions import Job, jobs
 from marketdata_dagster.defs.resources import Platform
+from marketdata_dagster.storing import the_store_equals_the_lake
 from marketdata_dagster.verdicts import Verdict, candles_agree_with_the_exchange, every_trade_is_there
 
 COMPLETE = "every_trade_is_there"
 AGREE = "candles_agree_with_the_exchange"
+STORED = "the_store_equals_the_lake"
+_BLOCKING = (COMPLETE, STORED)
 
 
 def build(
@@ -64,6 +67,26 @@ def build(
     ]
 
 
+def of_store(
+    exchange: str, partitions_def: dg.PartitionsDefinition[str], store_trades: dg.AssetsDefinition
+) -> dg.AssetChecksDefinition:
+    """The check of one exchange's trades in the store."""
+
+    def equal(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
+        wanted = jobs(exchange, context.partition_keys, context.run.tags)
+        yield from evaluate(
+            context, store_trades.key, STORED, wanted, lambda job: the_store_equals_the_lake(platform, job)
+        )
+
+    return dg.asset_check(
+        asset=store_trades,
+        name=STORED,
+        blocking=True,
+        partitions_def=partitions_def,
+        description="The rows in the database, counted and hashed, are those of the lake.",
+    )(equal)  # type: ignore[arg-type]
+
+
 def evaluate(
     context: dg.AssetCheckExecutionContext,
     asset: dg.AssetKey,
@@ -92,7 +115,7 @@ def evaluation(
         partition=job.key,
         passed=verdict.passed,
         severity=dg.AssetCheckSeverity.WARN if verdict.notable else dg.AssetCheckSeverity.ERROR,
-        blocking=name == COMPLETE,
+        blocking=name in _BLOCKING,
         description=verdict.sentence,
         metadata=dict(verdict.metadata),
         target_materialization_data=None

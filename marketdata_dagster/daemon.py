@@ -17,6 +17,7 @@ from dagster._daemon.cli import create_dagster_daemon_cli
 
 from marketdata.settings import Settings
 from marketdata_dagster.defs.partitions import by_exchange
+from marketdata_dagster.storing import PLACES, POOL
 
 BACKFILL_EVERY_S = 2
 AreComplete = Callable[[str, DagsterInstance, logging.Logger], bool]
@@ -35,9 +36,15 @@ def main() -> None:
 
 def limit_pools() -> None:
     """Give each exchange's pool its limit before the first run; Dagster does so only after it."""
+    settings = Settings.load()
     with DagsterInstance.get() as instance:
-        for exchange in by_exchange(Settings.load().tracked):
-            instance.event_log_storage.initialize_concurrency_limit_to_default(exchange)
+        storage = instance.event_log_storage
+        for exchange in by_exchange(settings.tracked):
+            storage.initialize_concurrency_limit_to_default(exchange)
+        if settings.database_url is not None:
+            by_default = {pool.name: pool.from_default for pool in storage.get_pool_limits()}
+            if by_default.get(POOL, True):  # a limit that somebody has set stays
+                storage.set_concurrency_slots(POOL, PLACES)
 
 
 def wait_for_retries(are_complete: AreComplete) -> AreComplete:

@@ -6,7 +6,16 @@ import dagster as dg
 
 from marketdata.settings import Settings, Tracked
 from marketdata_dagster import checks
-from marketdata_dagster.defs import candles, exchange_candles, partitions, schedules, sensors, trades
+from marketdata_dagster.defs import (
+    candles,
+    exchange_candles,
+    partitions,
+    schedules,
+    sensors,
+    store_candles,
+    store_trades,
+    trades,
+)
 from marketdata_dagster.defs.resources import Platform
 
 # Days of one symbol that one run takes: a year. Starting a run costs a second or two. A killed run loses
@@ -14,16 +23,16 @@ from marketdata_dagster.defs.resources import Platform
 DAYS_A_RUN = 366
 
 
-def build(tracked: tuple[Tracked, ...]) -> dg.Definitions:
-    """The definitions for these markets."""
+def build(tracked: tuple[Tracked, ...], *, store: bool = False) -> dg.Definitions:
+    """The definitions for these markets; with ``store`` those of the database too."""
     with warnings.catch_warnings():
         # Backfill policies and partitioned checks may still change: the version is pinned, tests hold them.
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return _build(tracked)
+        return _build(tracked, store=store)
 
 
-def _build(tracked: tuple[Tracked, ...]) -> dg.Definitions:
+def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
     exchanges = partitions.by_exchange(tracked)
     assets: list[dg.AssetsDefinition] = []
     asset_checks: list[dg.AssetChecksDefinition] = []
@@ -34,17 +43,23 @@ def _build(tracked: tuple[Tracked, ...]) -> dg.Definitions:
         raw = trades.build(exchange, days, policy)
         folded = candles.build(exchange, days, policy, raw)
         theirs = exchange_candles.build(exchange, days, policy)
-        assets += [raw, folded, theirs]
+        made = [raw, folded, theirs]
         asset_checks += checks.build(exchange, days, raw, folded, theirs)
-        daily.append(schedules.build(exchange, markets, [raw, folded, theirs]))
+        if store:
+            stored = store_trades.build(exchange, days, policy, raw)
+            made += [stored, store_candles.build(exchange, days, policy, folded)]
+            asset_checks.append(checks.of_store(exchange, days, stored))
+        assets += made
+        daily.append(schedules.build(exchange, markets, made))
     return dg.Definitions(
         assets=assets,
         asset_checks=asset_checks,
         schedules=daily,
-        sensors=[sensors.build(exchanges)],
+        sensors=[sensors.build(exchanges), *([sensors.into_store(exchanges)] if store else [])],
         resources={"platform": Platform()},
         executor=dg.in_process_executor,
     )
 
 
-defs = build(Settings.load().tracked)
+settings = Settings.load()
+defs = build(settings.tracked, store=settings.database_url is not None)

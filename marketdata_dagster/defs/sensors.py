@@ -59,6 +59,21 @@ def build(exchanges: dict[str, list[Tracked]]) -> dg.SensorDefinition:
     return lake_arrivals
 
 
+def into_store(exchanges: dict[str, list[Tracked]]) -> dg.AutomationConditionSensorDefinition:
+    """The sensor that loads new days of the lake into the store, as the assets of the store ask for it."""
+    return dg.AutomationConditionSensorDefinition(
+        name="lake_into_store",
+        target=[
+            dg.AssetKey([exchange, asset])
+            for exchange in exchanges
+            for asset in ("store_trades", "store_candles")
+        ],
+        minimum_interval_seconds=_EVERY_S,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Loads days that are new in the lake, or changed there, into the database.",
+    )
+
+
 def _busy(instance: dg.DagsterInstance) -> set[str]:
     """Exchanges that a run is working on."""
     runs = instance.get_runs(dg.RunsFilter(statuses=_BUSY))
