@@ -113,7 +113,7 @@ class Settings(BaseSettings):
         int,
         Field(
             ge=0,
-            description="1m candles are removed from the store after so many days; 0: never. Wider ones stay.",
+            description="1m candles are removed after so many days; 0: never. Wider ones stay.",
         ),
     ] = 365
     store_refresh_minutes: Annotated[

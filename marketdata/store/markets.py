@@ -12,7 +12,7 @@ _FIND = "SELECT market_id FROM market WHERE exchange = %s AND symbol = %s"
 _ADD = "INSERT INTO market (exchange, symbol) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 
 
-def market_id(connection: Connection[Any], market: Market, create: bool = False) -> int:  # noqa: FBT001, FBT002
+def market_id(connection: Connection[Any], market: Market, create: bool = False) -> int:
     """Return the number of a market; with ``create`` give it one. The transaction is the caller's.
 
     Raises:

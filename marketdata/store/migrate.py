@@ -1,8 +1,8 @@
 """The schema, step by step: Alembic over the files of ``sql/``.
 
-A step is ``NNNN_name.sql`` with its undo ``NNNN_name.down.sql``; what it needs of TimescaleDB lies under the same
-name in ``timescaledb/`` and what stands in for that on plain PostgreSQL in ``postgresql/``. A step, its part for
-the server and the note that it is done are one transaction: after a crash it is done or it is not.
+A step is ``NNNN_name.sql`` with its undo ``NNNN_name.down.sql``; what it needs of TimescaleDB lies under the
+same name in ``timescaledb/`` and what stands in for that on plain PostgreSQL in ``postgresql/``. A step, its
+part for the server and the note that it is done are one transaction: after a crash it is done or it is not.
 """
 
 import re
@@ -97,7 +97,7 @@ def upgrade(url: str, revision: str = HEAD, *, settings: Settings | None = None)
         if at is not None and names.index(at) > names.index(target):
             msg = f"The schema is at {at}, which comes after {target}."
             raise UsageError(msg, hint=f"To go back: marketdata db downgrade --to {target}")
-        return run(lambda heads: script._upgrade_revs(target, heads))  # noqa: SLF001
+        return run(lambda heads: script._upgrade_revs(target, heads))
 
 
 def downgrade(url: str, revision: str) -> list[str]:
@@ -119,7 +119,7 @@ def downgrade(url: str, revision: str) -> list[str]:
             raise UsageError(msg, hint="To go forward: marketdata db upgrade")
         if at is None:
             return []
-        return run(lambda heads: script._downgrade_revs(target, heads))  # noqa: SLF001
+        return run(lambda heads: script._downgrade_revs(target, heads))
 
 
 def _named(revision: str) -> str:
@@ -187,7 +187,7 @@ def _alembic(url: str, *, plain: bool) -> Iterator[tuple[_Steps, _Run]]:
             server: Any = connection.connection.driver_connection
             variant = _variant(lock, plain=plain)
 
-            def execute(name: str, up: bool) -> None:  # noqa: FBT001
+            def execute(name: str, up: bool) -> None:
                 common, own = sql_folder(), sql_folder() / variant
                 files = [common / f"{name}.sql", own / f"{name}.sql"]
                 if not up:
@@ -206,7 +206,8 @@ def _alembic(url: str, *, plain: bool) -> Iterator[tuple[_Steps, _Run]]:
             raise translate(error.orig) from None
         raise
     except CommandError as error:
-        raise UsageError(f"The steps of the schema do not fit together: {error}.") from error
+        msg = f"The steps of the schema do not fit together: {error}."
+        raise UsageError(msg, hint="Install marketdata again.") from error
     finally:
         engine.dispose()
 

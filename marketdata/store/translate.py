@@ -1,7 +1,7 @@
 """What PostgreSQL says, in the words of :mod:`marketdata.errors`: whether a retry helps, and what to do.
 
-The server's own sentence is repeated, for it names tables and rows; it never holds a password. What the client
-library says of a connection may hold pieces of the URL and is not repeated.
+The server's own sentence is repeated, for it names tables and rows; it never holds a password. What the
+client library says of a connection may hold pieces of the URL and is not repeated.
 """
 
 import psycopg

@@ -83,3 +83,55 @@ $fn$;
 
 CREATE TRIGGER candle_removed AFTER DELETE ON candle
     FOR EACH ROW EXECUTE FUNCTION candle_mark_removed();
+
+CREATE FUNCTION candle_mark_emptied() RETURNS trigger
+    LANGUAGE plpgsql SET search_path FROM CURRENT AS
+$fn$
+BEGIN
+    INSERT INTO candle_stale (market_id, start_time, end_time)
+    SELECT market_id, '2009-01-01 00:00:00+00', clock_timestamp() FROM market;
+    RETURN NULL;
+END
+$fn$;
+
+CREATE TRIGGER candle_emptied AFTER TRUNCATE ON candle
+    FOR EACH STATEMENT EXECUTE FUNCTION candle_mark_emptied();
+
+-- Retention of one-minute candles, run as a job. Their wider candles are to stay, so first these are materialised,
+-- and candles whose change the wider ones do not know yet are not removed. Nothing is refreshed before
+-- candles_dropped_before ever again: that would make wider candles of what is no longer there.
+CREATE PROCEDURE candle_retain(job_id integer, config jsonb)
+    LANGUAGE plpgsql AS
+$fn$
+DECLARE
+    place text := config ->> 'schema';
+    dropped timestamptz;
+    until timestamptz;
+    name text;
+BEGIN
+    SELECT max(range_end) INTO until
+    FROM timescaledb_information.chunks
+    WHERE hypertable_schema = place AND hypertable_name = 'candle'
+        AND range_end <= now() - (config ->> 'drop_after')::interval;
+    IF until IS NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT candles_dropped_before FROM %I.store_state', place) INTO dropped;
+    FOREACH name IN ARRAY ARRAY['5m', '15m', '30m', '1h'] LOOP
+        CALL refresh_continuous_aggregate(format('%I.%I', place, 'candle_' || name)::regclass, dropped, until);
+    END LOOP;
+    COMMIT;
+    -- From here to the end no candle is written: what was before the lock has left its mark.
+    EXECUTE format('LOCK TABLE %I.candle IN SHARE ROW EXCLUSIVE MODE', place);
+    EXECUTE format('SELECT min(start_time) FROM %I.candle_stale', place) INTO dropped;
+    IF dropped < until THEN
+        RAISE LOG 'candles before % stay until their wider candles are refreshed', until;
+        RETURN;
+    END IF;
+    PERFORM drop_chunks(format('%I.candle', place)::regclass, older_than => until);
+    EXECUTE format(
+        'UPDATE %I.store_state SET candles_dropped_before = greatest(candles_dropped_before, %L::timestamptz)',
+        place, until
+    );
+END
+$fn$;

@@ -1,8 +1,8 @@
 """Real servers: the wheel always, others where they are named.
 
 ``MARKETDATA_TEST_DATABASE_URL`` names a running server whose user may create databases;
-``MARKETDATA_TEST_POSTGRES_BIN`` a folder of PostgreSQL binaries, which are started with TimescaleDB loaded where
-they have it. Every test that takes ``server`` or ``database`` runs on each of them.
+``MARKETDATA_TEST_POSTGRES_BIN`` a folder of PostgreSQL binaries, started with TimescaleDB loaded where they
+have it. Every test that takes ``server`` or ``database`` runs on each of them.
 """
 
 import os
