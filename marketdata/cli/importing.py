@@ -24,8 +24,8 @@ from marketdata.sources.formats import FORMATS
 _OUTPUTS = ("table", "csv", "json", "parquet")
 _MARKETS_SHOWN = 20
 _NAMED = 20
-_WIDTH = 110
-_ONLY_WIDE = {"size", "time", "days"}
+_WIDTH = 116
+_ONLY_WIDE = {"files", "size", "time", "days", "unknown"}
 _SCHEMA = pl.Schema(
     {
         "format": pl.String(),

@@ -112,7 +112,7 @@ def day_ids(
 
 def trades(cells: pl.DataFrame) -> pl.DataFrame:
     """Rows of TRADE_SCHEMA from TRADE_COLUMNS, one for one; not yet validated."""
-    side = pl.when(pl.col("side").is_in(SIDE.categories)).then(pl.col("side")).cast(SIDE)
+    side = pl.when(pl.col("side").is_in(SIDE.categories.to_list())).then(pl.col("side")).cast(SIDE)
     return cells.select(
         pl.when(pl.col("id") >= 0).then("id").alias("trade_id"),
         "time",
