@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import psycopg
 from psycopg import Connection
-from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from marketdata.cancellation import stoppable
@@ -17,6 +16,7 @@ from marketdata.store import engine, queries
 MIN_SIZE, MAX_SIZE = 2, 10
 # How long a read waits for one of the connections.
 _PATIENCE_S = 10.0
+_APPLICATION = "marketdata reader"
 _LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 
 T = TypeVar("T")
@@ -27,11 +27,16 @@ class Pool:
 
     def __init__(self, url: str, *, min_size: int = MIN_SIZE, max_size: int = MAX_SIZE) -> None:
         """Prepare; nothing is opened yet. No message of this class repeats the URL, which has a password."""
-        parts = conninfo_to_dict(url)
-        self.where = f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+        self._url = engine.libpq_url(url)
+        self.where = engine.where(self._url)
         self._pool = ConnectionPool(
-            url,
-            kwargs={"autocommit": True, "application_name": "marketdata reader"},
+            self._url,
+            kwargs={
+                "autocommit": True,
+                "application_name": _APPLICATION,
+                "connect_timeout": 10,
+                "keepalives_idle": 30,
+            },
             min_size=min_size,
             max_size=max_size,
             open=False,
@@ -45,7 +50,11 @@ class Pool:
 
         Raises:
             TransientError: the server does not answer in time.
+            UsageError: it refuses the user, the password or the database, or is too old.
         """
+        # The pool tries again in silence; one connection by itself says at once what is wrong.
+        with engine.connect(self._url, autocommit=True, application_name=_APPLICATION) as connection:
+            engine.describe(connection)
         self._pool.open()
         try:
             self._pool.wait(timeout=_PATIENCE_S)
@@ -68,13 +77,13 @@ class Pool:
             return self._once(work)
         except _LOST as error:
             if not lost(error):
-                raise engine.translate(error) from None
+                raise engine.translate(error, where=self.where) from None
         # Those that lie in the pool are lost with it when a server was restarted.
         self._pool.check()
         try:
             return self._once(work)
         except psycopg.Error as error:
-            raise engine.translate(error) from None
+            raise engine.translate(error, where=self.where) from None
 
     def _once(self, work: Callable[[Connection], T]) -> T:
         try:
@@ -85,7 +94,7 @@ class Pool:
         except _LOST:
             raise
         except psycopg.Error as error:
-            raise engine.translate(error) from None
+            raise engine.translate(error, where=self.where) from None
 
     def _busy(self) -> TransientError:
         msg = f"No connection to {self.where} within {_PATIENCE_S:.0f} s."

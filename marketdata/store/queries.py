@@ -7,12 +7,12 @@ every row through Python too, and neither lets a server keep the plan and bind t
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
-from psycopg import Connection
+import pyarrow as pa
+from psycopg import Connection, IsolationLevel
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import Format
@@ -26,10 +26,14 @@ STORED = Interval.parse("1m")
 # Rows of one statement. A longer range is read in several, so that neither side holds it twice.
 PAGE = 100_000
 
+_STALE_COLUMNS = 3
 _EPOCH_2000 = 946_684_800_000_000  # microseconds; PostgreSQL counts from there
 # Every value takes the same room only where none is null, so nulls travel as values that cannot occur.
 _NO_INTEGER = -(1 << 63)
 _NULLABLE = CANDLE_SCHEMA.names()[CANDLE_SCHEMA.names().index("quote_volume") :]
+_DETAILED = pl.Schema({**CANDLE_SCHEMA, **DETAILS})
+_ARROW = {pl.Float64(): pa.float64(), pl.Int64(): pa.int64(), TIME: pa.timestamp("us", "UTC")}
+_KINDS = [(_ARROW[dtype], name in _NULLABLE) for name, dtype in CANDLE_SCHEMA.items()]
 _NULLS = {pl.Float64(): "'NaN'", pl.Int64(): str(_NO_INTEGER), TIME: "'-infinity'"}
 _CANDLE = {
     name: f"coalesce({name}, {_NULLS[dtype]})" if name in _NULLABLE else name
@@ -40,13 +44,13 @@ _TRADE = {
     for name in TRADE_SCHEMA
 }
 _OPENS = "market_id = %(market)s AND open_time >= %(start)s AND open_time < %(end)s"
-# Ranges of which the wider candles do not know yet; the reader folds those anew.
-_STALE = """
-    , (SELECT array_agg(start_time) FROM candle_stale WHERE market_id = %(market)s
-        AND start_time < %(end)s AND end_time > %(start)s)
-    , (SELECT array_agg(end_time) FROM candle_stale WHERE market_id = %(market)s
-        AND start_time < %(end)s AND end_time > %(start)s)
-"""
+# Ranges of which the wider candles do not know yet, and where the candles to fold them anew begin.
+_MARKED = "FROM candle_stale WHERE market_id = %(market)s AND start_time < %(end)s AND end_time > %(start)s"
+_STALE = f""",
+    (SELECT array_agg(start_time ORDER BY stale_id) {_MARKED}),
+    (SELECT array_agg(end_time ORDER BY stale_id) {_MARKED}),
+    (SELECT candles_dropped_before FROM store_state)
+"""  # noqa: S608 - no value is in it
 
 
 def _arrays(values: dict[str, str], rows: str, more: str = "") -> str:
@@ -145,49 +149,70 @@ def configure(connection: Connection[Any]) -> None:
     """Prepare a connection for these statements.
 
     A plan for the values asked for looks at the few chunks they touch; one for any values looks at all.
-    Compiling takes longer than any of these statements runs.
+    Compiling takes longer than any of these statements runs. Where several belong together, they see one moment.
     """
     connection.execute("SET plan_cache_mode = force_custom_plan")
     connection.execute("SET jit = off")
+    connection.execute("SET timezone = 'UTC'")
+    connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
     loaders = {"float8": _Float8, "int8": _Int8, "int4": _Int4, "int2": _Int2, "timestamptz": _Time}
     for name, loader in loaders.items():
         kind = connection.adapters.types[name]
         connection.adapters.register_loader(kind.array_oid, loader)
 
 
-def no_candles(*, details: bool = False) -> pl.DataFrame:
-    """A frame of no candles."""
-    return (pl.Schema({**CANDLE_SCHEMA, **DETAILS}) if details else CANDLE_SCHEMA).to_frame()
+def candle_schema(*, details: bool) -> pl.Schema:
+    """The columns of a frame of candles."""
+    return _DETAILED if details else CANDLE_SCHEMA
 
 
 def candle_frame(row: Sequence[Any], *, details: bool = False, newest_first: bool = False) -> pl.DataFrame:
     """The frame of a row of CANDLES or LAST_CANDLES, oldest first."""
-    nothing = no_candles(details=details)
+    schema = candle_schema(details=details)
     if row[0] is None:
-        return nothing
-    schema = nothing.schema
+        return schema.to_frame()
     step = -1 if newest_first else 1
-    columns = []
-    for (name, dtype), values in zip(schema.items(), row[: len(schema)], strict=True):
-        nullable = name in _NULLABLE
-        column = pl.Series(name, values[::step], nan_to_null=nullable and dtype == pl.Float64)
-        if nullable and dtype != pl.Float64 and values.min() == _NO_INTEGER:
-            column = column.replace(_NO_INTEGER, None)
-        columns.append(column if column.dtype == dtype else column.cast(dtype))
-    return pl.DataFrame(columns)
+    columns = [
+        _column(values[::step], kind, nullable=nullable)
+        for values, (kind, nullable) in zip(row, _KINDS, strict=False)
+    ]
+    frame = pl.DataFrame(pa.RecordBatch.from_arrays(columns, names=CANDLE_SCHEMA.names()))
+    if not details:
+        return frame
+    more = zip(DETAILS.items(), row[len(CANDLE_SCHEMA) :], strict=False)
+    return frame.with_columns(
+        [pl.Series(name, list(values[::step]), dtype) for (name, dtype), values in more]
+    )
 
 
-def stale_ranges(row: Sequence[Any], interval: Interval, start: datetime, end: datetime) -> list[Wanted]:
-    """What of ``[start, end)`` a row of wider candles does not know yet; whole intervals, apart, in order."""
-    if interval == STORED or row[-1] is None:
+def _column(values: np.ndarray[Any, Any], kind: pa.DataType, *, nullable: bool) -> pa.Array:
+    """A column as Arrow, which takes the memory as it lies."""
+    if nullable:
+        absent = np.isnan(values) if values.dtype.kind == "f" else values == _NO_INTEGER
+        if absent.any():
+            return pa.array(values, mask=absent).cast(kind)
+    values = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def stale_ranges(row: Sequence[Any], wanted: Wanted) -> list[Wanted]:
+    """What of ``wanted`` a row of wider candles does not know yet; whole intervals, apart, in order.
+
+    What would be folded from one-minute candles that retention has removed is left as it is.
+    """
+    if wanted.interval == STORED or row[-_STALE_COLUMNS] is None:
         return []
+    starts, ends, dropped = row[-_STALE_COLUMNS:]
+    floor, ceil = wanted.interval.floor_us, wanted.interval.ceil_us
+    earliest = wanted.start if dropped is None else max(wanted.start, wanted.interval.ceil(dropped))
     ranges: list[Wanted] = []
-    for opens, closes in sorted(zip(row[-2].tolist(), row[-1].tolist(), strict=True)):
-        first = max(start, from_us(interval.floor_us(opens)))
-        last = min(end, from_us(interval.ceil_us(closes)))
+    for opens, closes in sorted(zip(starts.tolist(), ends.tolist(), strict=True)):
+        first, last = max(earliest, from_us(floor(opens))), min(wanted.end, from_us(ceil(closes)))
         if ranges and first <= ranges[-1].end:
-            first, last = ranges[-1].start, max(last, ranges.pop().end)
-        ranges.append(Wanted(interval, first, last))
+            before = ranges.pop()
+            first, last = before.start, max(last, before.end)
+        if first < last:
+            ranges.append(Wanted(wanted.interval, first, last))
     return ranges
 
 

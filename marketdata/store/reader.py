@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import polars as pl
-from psycopg import Connection, Cursor
+from psycopg import Connection
 
 from marketdata import fold, reading
 from marketdata.candle import CANDLE_SCHEMA
@@ -87,15 +87,15 @@ class StoreReader:
     def begins(self, market: Market) -> datetime | None:
         """From when on the market is held: the start of its first day, or its first candle."""
         market_id = self._ids[market]
+        return self._pool.read(lambda connection: self._begins(connection, market_id))
 
-        def work(connection: Connection) -> datetime | None:
-            first_day, _ = _one(connection, queries.COVERED_DAYS, {"market": market_id})
-            starts = [] if first_day is None else [day_window(first_day)[0]]
-            found = self._range(connection, market_id)
-            starts += [span[0] for span in (found.candles, found.trades) if span is not None]
-            return min(starts, default=None)
-
-        return self._pool.read(work)
+    def _begins(self, connection: Connection, market_id: int) -> datetime | None:
+        first_day, _ = _one(connection, queries.COVERED_DAYS, {"market": market_id})
+        found = self._range(connection, market_id)
+        starts = [span[0] for span in (found.candles, found.trades) if span is not None]
+        if first_day is not None:
+            starts.append(day_window(first_day)[0])
+        return min(starts, default=None)
 
     def data_range(self, market: Market) -> DataRange:
         """First and last time of trades and candles."""
@@ -111,13 +111,12 @@ class StoreReader:
         market_id = self._ids[market]
 
         def work(connection: Connection) -> list[pl.DataFrame]:
-            if len(wanted) == 1 and _is_small(wanted[0]) and not fill:
-                return [_page(connection, market_id, wanted[0], details=details)]
+            if len(wanted) == 1 and not fill and _is_small(wanted[0]):
+                row = _one(connection, *_statement(market_id, wanted[0], details=details))
+                if not queries.stale_ranges(row, wanted[0]):
+                    return [queries.candle_frame(row, details=details)]
             with connection.transaction():
-                if all(map(_is_small, wanted)):
-                    frames = _pages(connection, market_id, wanted, details=details)
-                else:
-                    frames = [_long(connection, market_id, each, details=details) for each in wanted]
+                frames = [_any(connection, market_id, each, details=details) for each in wanted]
                 if fill:
                     pairs = zip(frames, wanted, strict=True)
                     frames = [_filled(connection, market_id, frame, each) for frame, each in pairs]
@@ -135,7 +134,7 @@ class StoreReader:
             def read(start: datetime, end: datetime) -> pl.DataFrame:
                 asked = Wanted(interval, start, end)
                 if interval < STORED:
-                    return _long(connection, market_id, asked, details=details)
+                    return _any(connection, market_id, asked, details=details)
                 return _newest(connection, market_id, asked, count, details=details)
 
             # First where they were the last time: a market that trades is asked once.
@@ -148,11 +147,13 @@ class StoreReader:
                     if len(found) >= count:
                         self._seen(market_id, found["open_time"][-1])
                         return found.tail(count)
-            known = self._range(connection, market_id)
+            begins = self._begins(connection, market_id)
+            known = self._known[market_id]
             held = known.trades if interval < STORED else known.candles
-            if held is None:
+            if held is None or begins is None:
                 return read(until, until)
-            begins = interval.floor(held[0])
+            # Wider candles may be older than the candles and the trades that retention has left.
+            begins = interval.floor(held[0] if interval < STORED else begins)
             ends = max(begins, min(until, interval.floor(held[1]) + interval.width))
             found = reading.last_of(read, interval, count, ends, begins)
             if len(found):
@@ -215,7 +216,7 @@ class StoreReader:
                 first, last = older or first, last or older
                 if older is None:
                     self._none_before.add((*nothing, first_day))
-            spans[table] = None if first is None or last is None else (first, last)
+            spans[table] = None if first is None or last is None else (_utc(first), _utc(last))
         found = DataRange(spans["trade"], spans["candle"])
         self._known[market_id] = found
         return found
@@ -228,8 +229,7 @@ def _rows(connection: Connection, statement: str, asked: Mapping[str, object]) -
 
 def _one(connection: Connection, statement: str, asked: Mapping[str, object]) -> Row:
     """The only row of a statement that gives one, or nothing but nulls."""
-    rows = _rows(connection, statement, asked)
-    return rows[0]
+    return _rows(connection, statement, asked)[0]
 
 
 def _is_small(wanted: Wanted) -> bool:
@@ -241,23 +241,12 @@ def _asked(market_id: int, wanted: Wanted) -> dict[str, object]:
     return {"market": market_id, "start": wanted.start, "end": wanted.end}
 
 
-def _pages(
-    connection: Connection, market_id: int, wanted: Sequence[Wanted], *, details: bool
-) -> list[pl.DataFrame]:
-    """Small reads side by side: all are sent before the first answer is read."""
-    with connection.pipeline():
-        cursors = [connection.cursor(binary=True) for _ in wanted]
-        for each, cursor in zip(wanted, cursors, strict=True):
-            cursor.execute(queries.CANDLES[each.interval, details], _asked(market_id, each), prepare=True)
-        rows = [_only(cursor) for cursor in cursors]
-    return [
-        _fresh(connection, market_id, each, row, queries.candle_frame(row, details=details), details=details)
-        for each, row in zip(wanted, rows, strict=True)
-    ]
+def _statement(market_id: int, wanted: Wanted, *, details: bool) -> tuple[str, dict[str, object]]:
+    return queries.CANDLES[wanted.interval, details], _asked(market_id, wanted)
 
 
 def _page(connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:
-    row = _one(connection, queries.CANDLES[wanted.interval, details], _asked(market_id, wanted))
+    row = _one(connection, *_statement(market_id, wanted, details=details))
     frame = queries.candle_frame(row, details=details)
     return _fresh(connection, market_id, wanted, row, frame, details=details)
 
@@ -278,19 +267,13 @@ def _fresh(
     connection: Connection, market_id: int, wanted: Wanted, row: Row, frame: pl.DataFrame, *, details: bool
 ) -> pl.DataFrame:
     """The frame, with those candles made anew of which a wider interval does not know yet."""
-    stale = [
-        each
-        for each in queries.stale_ranges(row, wanted.interval, wanted.start, wanted.end)
-        if each.start < each.end
-    ]
-    if not stale:
-        return frame
+    stale = queries.stale_ranges(row, wanted)
     for each in stale:
-        minutes = _long(connection, market_id, replace(each, interval=STORED), details=details)
+        minutes = _any(connection, market_id, replace(each, interval=STORED), details=details)
         wide = widened(minutes, wanted.interval)
         inside = pl.col("open_time").is_between(each.start, each.end, closed="left")
         frame = pl.concat([frame.filter(~inside), wide])
-    return frame.sort("open_time")
+    return frame.sort("open_time") if stale else frame
 
 
 def widened(minutes: pl.DataFrame, interval: Interval) -> pl.DataFrame:
@@ -310,7 +293,7 @@ def widened(minutes: pl.DataFrame, interval: Interval) -> pl.DataFrame:
     return wide.join(details, on="open_time", how="left", maintain_order="left")
 
 
-def _long(connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:
+def _any(connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:
     """Any read of candles, a page at a time; narrower than a minute they are folded from trades."""
     interval, start, end = wanted.interval, wanted.start, wanted.end
     if interval < STORED:
@@ -322,7 +305,7 @@ def _long(connection: Connection, market_id: int, wanted: Wanted, *, details: bo
             if details
             else frame
         )
-    frames = [queries.no_candles(details=details)]
+    frames = [queries.candle_schema(details=details).to_frame()]
     while start < end:
         page = Wanted(interval, start, min(end, start + PAGE * interval.width))
         frames.append(_page(connection, market_id, page, details=details))
@@ -384,7 +367,6 @@ def _filled(connection: Connection, market_id: int, frame: pl.DataFrame, wanted:
     return reading.filled(frame, wanted.interval, (wanted.start, wanted.end), complete, close_before)
 
 
-def _only(cursor: Cursor[Row]) -> Row:
-    row = cursor.fetchone()
-    assert row is not None  # noqa: S101 - aggregates without GROUP BY give one row
-    return row
+def _utc(time: datetime) -> datetime:
+    """The same time, whatever object stands for the zone."""
+    return time.astimezone(UTC)
