@@ -87,7 +87,8 @@ class Flusher:
             with connection.transaction():
                 flushed = self._write(connection, numbered)
             if "candle" in numbered:
-                wider.refresh(connection)
+                # Candles of the last minutes need none; another one at it makes ours too.
+                wider.refresh(connection, wait=False)
         except psycopg.Error as error:
             self._drop_lost()
             raise _explained(error) from None

@@ -75,6 +75,7 @@ def replace_day(  # noqa: PLR0917 - what it is, in the order of a sentence
     manifest: Manifest,
     *,
     refresh: bool = False,
+    widen: bool = True,
 ) -> LoadReport:
     """Put a day of a market in place of what the store holds of it.
 
@@ -88,6 +89,8 @@ def replace_day(  # noqa: PLR0917 - what it is, in the order of a sentence
         candles: CANDLE_SCHEMA, one minute wide; ``None`` leaves the candles alone.
         manifest: of these trades.
         refresh: copy the trades also when they are held.
+        widen: make wider candles anew at once. Without it, and after a crash, what is stale is noted and the
+            next call of :func:`marketdata.store.wider.refresh` makes it.
 
     Raises:
         StorageError: the trades are not those of the manifest, or the server cannot keep them (its disk is
@@ -106,7 +109,7 @@ def replace_day(  # noqa: PLR0917 - what it is, in the order of a sentence
             number = market_id(connection, market, create=True)
         with connection.transaction():
             report = _replace(connection, number, frames, candles, manifest, refresh=refresh, began=began)
-        if report.candles_changed or report.candles_removed:
+        if widen and (report.candles_changed or report.candles_removed):
             wider.refresh(connection)
     return report
 
@@ -165,6 +168,7 @@ def load_day(
     refresh: bool = False,
     trades: bool = True,
     candles: bool = True,
+    widen: bool = True,
 ) -> LoadReport:
     """Load a day of the lake, as :func:`replace_day`; its trades are read as they are sent.
 
@@ -177,9 +181,8 @@ def load_day(
     """
     with lake.stream_trades(market, day) as (manifest, frames):
         minutes = _candles(lake, manifest) if candles else None
-        return replace_day(
-            target, market, day, frames if trades else None, minutes, manifest, refresh=refresh
-        )
+        given = frames if trades else None
+        return replace_day(target, market, day, given, minutes, manifest, refresh=refresh, widen=widen)
 
 
 def _candles(lake: Lake, manifest: Manifest) -> pl.DataFrame:
@@ -218,7 +221,7 @@ def load_days(
 
     def load(job: Job) -> Outcome:
         try:
-            return load_day(target, lake, *job, refresh=refresh)
+            return load_day(target, lake, *job, refresh=refresh, widen=False)
         except MarketDataError as error:
             return job, error
 
@@ -232,6 +235,10 @@ def load_days(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+    # Once for all days: a week is made of seven of them.
+    if any(isinstance(o, LoadReport) and not o.skipped for o in outcomes.values()):
+        with _session(target) as connection:
+            wider.refresh(connection)
     return [outcomes[job] for job in jobs]
 
 
