@@ -1,4 +1,4 @@
-"""Imports that kill themselves with SIGKILL at their n-th step on the file system; run by test_import_scale.py.
+"""Imports that kill themselves with SIGKILL at their n-th step on the file system.
 
 Each import is a process of its own, forked from this one, which has imported everything and started nothing.
 """

@@ -1,4 +1,4 @@
-"""Many files of many formats in one import: what is finished is not read again, and nothing is counted twice."""
+"""Many files of many formats in one import: what is finished is not read again, nothing counts twice."""
 
 import os
 import random
@@ -22,7 +22,6 @@ from marketdata.market import Market
 from marketdata.reading import candles
 from tests.conftest import ROOT
 from tests.imports import (
-    DAY,
     HOUR,
     T0,
     agg_trades_zip,
