@@ -16,6 +16,7 @@ MODULES = {
     "fold": "Trades to candles",
     "importing": "Files into the lake",
     "backfill": "Memory and first data of a backfill",
+    "store_writing": "Writing to the store",
     "orchestration": "A backfill through Dagster's daemon and webserver",
 }
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
