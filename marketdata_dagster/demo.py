@@ -32,8 +32,9 @@ from marketdata.lake import Lake
 from marketdata.manifest import Manifest, Status, day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
-from marketdata_dagster.graphql import Backfill
-from marketdata_dagster.home import DEMO_ENVIRONMENT, demo_settings, exclusive
+from marketdata_dagster import demo_store
+from marketdata_dagster.graphql import ASSETS, STORE_ASSETS, Backfill
+from marketdata_dagster.home import demo_settings, exclusive
 from marketdata_dagster.memory import PeakMemory
 from marketdata_dagster.stack import LocalStack
 
@@ -90,8 +91,17 @@ def demo(days: int = DAYS) -> int:
         markets = tuple(tracked.market for tracked in settings.tracked)
         result = Result(Lake.open(settings.lake_url), markets, end - timedelta(days=days), end)
         began = time.monotonic()
-        backfill, seconds, memory = _run(console, settings, result)
-        sound = summarise(console, result)
+        with demo_store.embedded(settings.home, console) as store:
+            backfill, seconds, memory = _run(console, settings, result, store)
+            sound = summarise(console, result)
+            if store is not None:
+                console.print()
+                sound = (
+                    not demo_store.summarise(
+                        console, result.lake, store, result.markets, (result.start, result.end)
+                    )
+                    and sound
+                )
         console.print()
         console.print(
             f"time     [bold]{seconds:.1f} s[/bold] for the backfill, "
@@ -118,20 +128,26 @@ def _clear(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
 
 
-def _run(console: Console, settings: Settings, result: Result) -> tuple[Backfill, float, PeakMemory]:
+def _run(
+    console: Console, settings: Settings, result: Result, store: str | None
+) -> tuple[Backfill, float, PeakMemory]:
     """Start the platform, run the backfill, stop the platform."""
-    with LocalStack(settings, exchange=True, environment=DEMO_ENVIRONMENT) as stack:
-        console.print(f"\nlocal exchange  {stack.urls.exchange}\nDagster UI      {stack.urls.webserver}\n")
+    environment = demo_store.environment(store)
+    with LocalStack(settings, exchange=True, environment=environment) as stack:
+        console.print(f"\nlocal exchange  {stack.urls.exchange}\nDagster UI      {stack.urls.webserver}")
+        console.print(f"store           {demo_store.named(store)}\n", soft_wrap=True)
         pids = stack.pids
         with PeakMemory(pids.values, lambda: [pids["code-server"]]) as memory:
             began = time.monotonic()
+            assets = ASSETS if store is None else (*ASSETS, *STORE_ASSETS)
             backfill_id = stack.graphql.launch_backfill(
-                result.markets, result.start, result.end, title="make demo"
+                result.markets, result.start, result.end, title="make demo", assets=assets
             )
             last = result.end - timedelta(days=1)
             console.print(
                 f"One backfill, launched as the UI does: {len(result.days)} days x {len(result.markets)} "
-                f"markets,\n{result.start} to {last}: trades, candles, and the exchange's own candles"
+                f"markets,\n{result.start} to {last}: trades, candles, the exchange's own candles"
+                + ("" if store is None else ", and the store")
             )
             with _Watch(console, result) as watch:
                 backfill = stack.graphql.wait(backfill_id, progress=watch)

@@ -14,6 +14,7 @@ from marketdata.market import Market
 from marketdata_dagster.defs.partitions import Job
 
 ASSETS = ("trades", "candles", "exchange_candles")
+STORE_ASSETS = ("store_trades", "store_candles")  # where MARKETDATA_DATABASE_URL is set
 _SUCCEEDED = "COMPLETED_SUCCESS"
 _OVER = {_SUCCEEDED, "COMPLETED_FAILED", "COMPLETED", "FAILED", "CANCELED"}
 

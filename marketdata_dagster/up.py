@@ -3,12 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from rich.console import Console
 
 from marketdata.cli.failures import report
 from marketdata.settings import Settings
-from marketdata_dagster.home import DEMO_ENVIRONMENT, demo_settings, exclusive
+from marketdata_dagster import demo_store
+from marketdata_dagster.home import demo_settings, exclusive
 from marketdata_dagster.stack import LocalStack
 
 
@@ -32,14 +34,19 @@ def up(*, real: bool, port: int) -> None:
     """Start everything and hold it."""
     settings = Settings.load() if real else demo_settings()
     console = Console(highlight=False)
-    environment = {} if real else DEMO_ENVIRONMENT
-    with exclusive(settings.home.absolute()):
+    with exclusive(settings.home.absolute()), ExitStack() as started:
         console.print("Starting ...")
+        environment: dict[str, str] = {}
+        if not real:
+            store = started.enter_context(demo_store.embedded(settings.home, console))
+            environment = demo_store.environment(store)
         with LocalStack(settings, exchange=not real, port=port, environment=environment) as stack:
             console.print(f"\n  Dagster UI       {stack.urls.webserver}")
             if stack.urls.exchange is not None:
                 console.print(f"  local exchange   {stack.urls.exchange}   (its data is synthetic)")
             console.print(f"  lake             {settings.lake_url}")
+            if not real:
+                console.print(f"  store            {demo_store.named(store)}", soft_wrap=True)
             console.print(f"  logs             {settings.home.absolute() / 'logs'}")
             console.print("\nOpen an asset, press Materialize, choose days and symbols. Ctrl-C ends it.")
             stack.hold()
