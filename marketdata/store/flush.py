@@ -105,7 +105,8 @@ class Flusher:
                 connection.cancel_safe(timeout=5)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connection back; what the server said is asked for again on the next one."""
+        self._numbers.clear()
         if self._connection is not None:
             with suppress(psycopg.Error):
                 self._connection.close()
@@ -137,6 +138,7 @@ class Flusher:
 
     def _write(self, connection: Connection[Any], numbered: dict[str, pl.DataFrame]) -> Flushed:
         flushed = Flushed()
+        locks.durably(connection)
         if (rows := numbered.get("trade")) is not None:
             days: list[tuple[int, date]] = (
                 rows.select("market_id", pl.col("time").dt.date()).drop_nulls().unique().rows()

@@ -125,6 +125,7 @@ def _replace(
     began: float,
 ) -> LoadReport:
     market, day = manifest.market, manifest.day
+    locks.durably(connection)
     locks.lock_day(connection, number, day)
     held = coverage.read(connection, number, day)
     keep = frames is None or (

@@ -1,7 +1,7 @@
 """Who may change what: advisory locks that a transaction takes and its end gives back.
 
-In this order, so that nobody waits in a circle: days, each in order of market and day, then candles in order
-of market. A lock is two numbers of 32 bits, a purpose with the market and a day.
+They are taken in this order, so that nobody waits in a circle: days, each in order of market and day, then
+candles in order of market. A lock is two numbers of 32 bits, a purpose with the market and a day.
 """
 
 from collections.abc import Iterable
@@ -13,6 +13,14 @@ from psycopg import Connection
 _DAY = 0x6D64 << 16
 _CANDLES = 0x6D65 << 16
 _EACH = "FROM (SELECT * FROM unnest(%s::int[], %s::int[]) AS keys(a, b) ORDER BY a, b OFFSET 0) AS keys"
+
+
+def durably(connection: Connection[Any]) -> None:
+    """Have this transaction on disk before its commit is reported, whatever the server is set to."""
+    connection.execute(
+        "SELECT set_config('synchronous_commit', 'on', true)"
+        " WHERE current_setting('synchronous_commit') = 'off'"
+    )
 
 
 def lock_day(connection: Connection[Any], market_id: int, day: date) -> None:
