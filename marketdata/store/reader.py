@@ -22,7 +22,7 @@ from marketdata.store.queries import PAGE, STORED
 from marketdata.trade import TRADE_SCHEMA
 
 _FIRST_ID = -(1 << 63)
-_DAWN, _DUSK = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+_DAWN, _DUSK = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 _DAY, _INSTANT = timedelta(days=1), timedelta(microseconds=1)
 Row = tuple[Any, ...]
 Span = tuple[datetime, datetime]
