@@ -160,7 +160,9 @@ class Settings(BaseSettings):
             # A server on this machine may listen on a socket: postgresql:///DATABASE?host=/FOLDER
             socket = parse_qs(parts.query).get("host", [""])[-1].startswith("/")
             named = bool(parts.hostname) or socket
-            usable = parts.scheme in _POSTGRESQL and named and parts.port != 0
+            # A second @ belongs to a password that would be cut there, and named as a host or a database.
+            once = url.get_secret_value().count("@") <= 1
+            usable = parts.scheme in _POSTGRESQL and named and once and parts.port != 0
         except ValueError:
             raise ValueError(msg) from None
         if not usable or len(parts.path) < 2:

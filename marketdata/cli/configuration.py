@@ -13,7 +13,12 @@ from rich.table import Table
 from marketdata.cli.failures import say
 from marketdata.settings import PREFIX, Settings, read_env_file
 
-_OF_THE_TESTS = {"MARKETDATA_FIXTURES", "MARKETDATA_REQUIRE_REAL_PARTS"}
+_OF_THE_TESTS = {
+    "MARKETDATA_FIXTURES",
+    "MARKETDATA_REQUIRE_REAL_PARTS",
+    "MARKETDATA_TEST_DATABASE_URL",
+    "MARKETDATA_TEST_POSTGRES_BIN",
+}
 
 
 def run_settings() -> int:

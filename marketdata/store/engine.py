@@ -62,9 +62,11 @@ def libpq_url(url: str) -> str:
     plain = f"postgresql{colon}{rest}"
     try:
         read, split = conninfo_to_dict(plain), urlsplit(plain)
-        # An @ or / that stands in a password as it is makes one of the two see a piece of it as the host.
-        usable = scheme.partition("+")[0] in ("postgresql", "postgres") and (
-            "host" in split.query or str(read.get("host") or "").casefold() == (split.hostname or "")
+        # An @ or / that stands in a password as it is makes a piece of it the host or the database.
+        usable = (
+            scheme.partition("+")[0] in ("postgresql", "postgres")
+            and plain.count("@") <= 1
+            and ("host" in split.query or str(read.get("host") or "").casefold() == (split.hostname or ""))
         )
     except (psycopg.ProgrammingError, ValueError):
         usable = False

@@ -8,6 +8,7 @@ part for the server and the note that it is done are one transaction: after a cr
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from alembic.util import CommandError
 
 from marketdata.errors import UnknownName, UsageError
 from marketdata.settings import Settings
+from marketdata.store import policies, wider
 from marketdata.store.engine import connect, describe, libpq_url, translate
 
 BASE, HEAD = "base", "head"
@@ -70,20 +72,27 @@ def require_head(connection: psycopg.Connection[Any]) -> None:
     if at is not None and at not in steps():
         msg = f"The schema of the database is at step {at!r}, which this program does not know."
         raise UsageError(msg, hint="Upgrade marketdata.")
-    msg = f"The schema of the database is at step {at or 'none'!r}; this program needs {head!r}."
+    found = "has no schema of ours" if at is None else f"has its schema at step {at!r}"
+    msg = f"The database {found}; this program needs {head!r}."
     raise UsageError(msg, hint="Bring it up to date: marketdata db upgrade")
 
 
-def upgrade(url: str, revision: str = HEAD, *, settings: Settings | None = None) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """What an upgrade has done: its steps, the policies it changed, how many marked ranges it refreshed."""
+
+    steps: list[str]
+    policies: list[str]
+    refreshed: int
+
+
+def upgrade(url: str, revision: str = HEAD, *, settings: Settings | None = None) -> Upgraded:
     """Do the steps up to ``revision``; at the head also set the policies and heal what a crash left.
 
     Args:
         url: of the database.
         revision: a step, its number or ``head``.
         settings: of the policies; without them policies stay as they are.
-
-    Returns:
-        The steps done now.
 
     Raises:
         UnknownName: there is no such step.
@@ -97,7 +106,20 @@ def upgrade(url: str, revision: str = HEAD, *, settings: Settings | None = None)
         if at is not None and names.index(at) > names.index(target):
             msg = f"The schema is at {at}, which comes after {target}."
             raise UsageError(msg, hint=f"To go back: marketdata db downgrade --to {target}")
-        return run(lambda heads: script._upgrade_revs(target, heads))
+        done = run(lambda heads: script._upgrade_revs(target, heads))
+    if target != steps()[-1]:
+        return Upgraded(done, [], 0)
+    changes: list[str] = []
+    with connect(url) as connection:
+        try:
+            if settings is not None:
+                changes = policies.apply(connection, settings)
+            connection.commit()
+            connection.autocommit = True
+            refreshed = wider.refresh(connection)
+        except psycopg.Error as error:
+            raise translate(error) from None
+    return Upgraded(done, changes, refreshed)
 
 
 def downgrade(url: str, revision: str) -> list[str]:

@@ -46,17 +46,17 @@ def translate(error: psycopg.Error, *, where: str | None = None) -> MarketDataEr
     """
     state = error.sqlstate or _state_of_refusal(str(error))
     said = error.diag.message_primary
-    at = f" at {where}" if where else ""
+    at = f"{where}: " if where else ""
     for known, kind in ((_TRANSIENT, TransientError), (_STORAGE, StorageError), (_USAGE, UsageError)):
         found = next((known[key] for key in (state, state[:3], state[:2]) if key in known), None)
         if found is not None:
             what, hint = found
-            return kind(f"{what}{at}{_told(said)}.", hint=hint)
+            return kind(f"{at}{what}{_told(said)}.", hint=hint)
     if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         hint = f"Is the server running, and is {_VARIABLE} right? Try again."
-        return TransientError(f"The database{at} does not answer.", hint=hint)
+        return TransientError(f"{at}The database server does not answer.", hint=hint)
     code = f" (SQLSTATE {state})" if state else ""
-    return PermanentError(f"The database{at} refused{_told(said or type(error).__name__)}{code}.")
+    return PermanentError(f"{at}The database refused this{_told(said or type(error).__name__)}{code}.")
 
 
 def _told(said: str | None) -> str:

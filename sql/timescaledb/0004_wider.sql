@@ -117,9 +117,11 @@ BEGIN
         RETURN;
     END IF;
     EXECUTE format('SELECT candles_dropped_before FROM %I.store_state', place) INTO dropped;
-    FOREACH name IN ARRAY ARRAY['5m', '15m', '30m', '1h'] LOOP
-        CALL refresh_continuous_aggregate(format('%I.%I', place, 'candle_' || name)::regclass, dropped, until);
-    END LOOP;
+    IF dropped IS NULL OR dropped < until THEN
+        FOREACH name IN ARRAY ARRAY['5m', '15m', '30m', '1h'] LOOP
+            CALL refresh_continuous_aggregate(format('%I.%I', place, 'candle_' || name)::regclass, dropped, until);
+        END LOOP;
+    END IF;
     COMMIT;
     -- From here to the end no candle is written: what was before the lock has left its mark.
     EXECUTE format('LOCK TABLE %I.candle IN SHARE ROW EXCLUSIVE MODE', place);
