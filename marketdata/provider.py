@@ -539,8 +539,8 @@ def _spellings(market: str | Market) -> list[Market]:
     return meant or [Market.parse(market)]
 
 
-def _instant(value: Time, name: str) -> datetime:
-    """The moment meant by what may stand for one."""
+def _instant(value: Any, name: str) -> datetime:
+    """The moment meant by what may stand for one, a Time; callers without types pass anything."""
     if isinstance(value, str):
         try:
             value = date.fromisoformat(value) if len(value) == _DATE_LENGTH else datetime.fromisoformat(value)

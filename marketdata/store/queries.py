@@ -149,11 +149,9 @@ def configure(connection: Connection[Any]) -> None:
     """Prepare a connection for these statements.
 
     A plan for the values asked for looks at the few chunks they touch; one for any values looks at all.
-    Compiling takes longer than any of these statements runs. Where several belong together, they see one moment.
+    Compiling takes longer than any of these statements runs. Several in a transaction see one moment.
     """
-    connection.execute("SET plan_cache_mode = force_custom_plan")
-    connection.execute("SET jit = off")
-    connection.execute("SET timezone = 'UTC'")
+    connection.execute("SET plan_cache_mode = force_custom_plan; SET jit = off")
     connection.isolation_level, connection.read_only = IsolationLevel.REPEATABLE_READ, True
     loaders = {"float8": _Float8, "int8": _Int8, "int4": _Int4, "int2": _Int2, "timestamptz": _Time}
     for name, loader in loaders.items():

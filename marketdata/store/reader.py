@@ -9,8 +9,7 @@ from typing import Any
 import polars as pl
 from psycopg import Connection
 
-from marketdata import fold, reading
-from marketdata.candle import CANDLE_SCHEMA
+from marketdata import reading
 from marketdata.errors import NoData
 from marketdata.interval import Interval
 from marketdata.manifest import Status, day_window
@@ -22,6 +21,7 @@ from marketdata.store.queries import PAGE, STORED
 from marketdata.trade import TRADE_SCHEMA
 
 _FIRST_ID = -(1 << 63)
+_MIXED = pl.lit("mixed")
 _DAWN, _DUSK = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 _DAY, _INSTANT = timedelta(days=1), timedelta(microseconds=1)
 Row = tuple[Any, ...]
@@ -277,20 +277,30 @@ def _fresh(
 
 
 def widened(minutes: pl.DataFrame, interval: Interval) -> pl.DataFrame:
-    """Wider candles, and of DETAILS what the store's own wider candles say."""
-    wide = fold.widen(minutes.select(CANDLE_SCHEMA.names()), interval)
-    if minutes.columns == CANDLE_SCHEMA.names():
-        return wide
-    source, coverage = pl.col("source"), pl.col("coverage")
-    details = minutes.group_by(interval.floor_expr(pl.col("open_time"))).agg(
-        pl.col("revision").max(),
-        pl.when(source.n_unique() == 1).then(source.first()).otherwise(pl.lit("mixed")).alias("source"),
-        coverage.replace_strict(WORST, range(len(WORST)))
-        .max()
-        .replace_strict(range(len(WORST)), WORST)
-        .alias("coverage"),
+    """Wider candles by the rules of the store's own: a sum with an unknown part is unknown.
+
+    Candles that an exchange served have nulls, which :func:`marketdata.fold.widen` does not take.
+    """
+    column = pl.col
+    sums = ("volume", "quote_volume", "trade_count", "taker_buy_volume", "taker_buy_quote_volume")
+    rules = {
+        **{name: column(name).first() for name in ("open", "first_trade_id", "first_trade_time")},
+        **{name: column(name).last() for name in ("close", "last_trade_id", "last_trade_time")},
+        **{name: pl.when(column(name).null_count() == 0).then(column(name).sum()) for name in sums},
+        "high": column("high").max(),
+        "low": column("low").min(),
+        "revision": column("revision").max(),
+        "source": pl.when(column("source").n_unique() == 1).then(column("source").first()).otherwise(_MIXED),
+        "coverage": column("coverage").replace_strict(WORST, range(len(WORST)), return_dtype=pl.Int8).max(),
+    }
+    present = [name for name in minutes.columns if name != "open_time"]
+    wide = minutes.group_by(interval.floor_expr(column("open_time")), maintain_order=True).agg(
+        [rules[name].alias(name) for name in present]
     )
-    return wide.join(details, on="open_time", how="left", maintain_order="left")
+    if "coverage" in present:
+        word = column("coverage").replace_strict(range(len(WORST)), WORST, return_dtype=pl.String)
+        wide = wide.with_columns(word)
+    return wide
 
 
 def _any(connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:

@@ -297,9 +297,8 @@ def test_a_lost_connection_is_replaced_without_a_word(both: tuple[Lake, str], se
 
 
 def test_a_server_that_is_gone_is_one_line_without_the_password(
-    server: RunningServer, both: tuple[Lake, str], monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, both: tuple[Lake, str]
 ) -> None:
-    monkeypatch.setattr("marketdata.store.pool._PATIENCE_S", 1.0)
     url = "postgresql://reader:s3cret@127.0.0.1:1/marketdata"
     provider = Provider(database_url=url)
     assert "s3cret" not in repr(provider)
