@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # A status is read as a whole; findings may be many.
 _ALL_ROWS = 1_000
-_PACKAGES = ("psycopg", "psycopg_pool", "sqlalchemy", "alembic", "adbc_driver_postgresql")
+_PACKAGES = ("psycopg", "psycopg_pool", "sqlalchemy", "alembic")
 
 db = typer.Typer(
     name="db",
