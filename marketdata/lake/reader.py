@@ -1,7 +1,7 @@
 """Reads of a lake, as the provider asks for them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
@@ -148,5 +148,5 @@ def _ends(days: Sequence[date], times: Callable[[date], pl.Series]) -> tuple[dat
     for first in days:
         if len(found := times(first)):
             last = next(column for day in reversed(days) if len(column := times(day)))
-            return found[0], last[-1]
+            return found[0].astimezone(UTC), last[-1].astimezone(UTC)
     return None

@@ -1,5 +1,6 @@
 """Rows of arrays as frames, and which stretches of wider candles are made anew."""
 
+import re
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -83,7 +84,7 @@ def test_no_other_market_and_no_other_time_is_read(database: str) -> None:
             assert "Seq Scan" not in plan
             conditions = [line for line in plan.splitlines() if "Index Cond" in line]
             assert conditions
-            assert all("market_id = 3" in line and "open_time <" in line for line in conditions)
+            assert all(re.search(r"market_id = '?3\b.*open_time <", line) for line in conditions)
 
 
 def wanted(start: str, end: str) -> Wanted:
