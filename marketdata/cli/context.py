@@ -1,6 +1,6 @@
 """What commands share: the settings, the lake, and markets by name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -55,24 +55,54 @@ def warn_of_gaps(here: Context, market: Market, held: Sequence[date], start: dat
     Raises:
         MarketDataError: it lacks all of them, so there is nothing to show.
     """
-    known, today = set(held), here.now.date()
-    wanted = [day for day in days_between(start, end) if day != today or day in known]
-    absent = [day for day in wanted if day not in known]
-    if not wanted:
-        msg = f"The running day {today} (UTC) of {market} is not in the lake; it has {held[0]} to {held[-1]}."
-        raise MarketDataError(msg, hint="Choose an earlier --start or a longer --last.")
-    if len(absent) == len(wanted):
-        msg = f"The lake has no day of {market} between {start} and {end}; it has {held[0]} to {held[-1]}."
-        raise MarketDataError(
-            msg, hint=f"To fetch them: marketdata backfill {market} --start {start} --end {end}"
-        )
-    if absent:
-        say(f"warning: not in the lake: {market} {ranges_text(absent)} ({days_text(absent)}).")
-    broken = [m for m in here.lake.manifests(market, start, end) if m.status is not Status.COMPLETE]
-    for manifest in broken[:3]:
-        say(f"warning: {market} {manifest.day} has status {manifest.status}: {manifest.reason}")
-    if len(broken) > 3:
-        say(f"warning: {len(broken) - 3} more days are not complete; see marketdata coverage {market}.")
+    manifests = here.lake.manifests(market, start, end)
+    broken = [(m.day, m.status.value, m.reason) for m in manifests if m.status is not Status.COMPLETE]
+    days = Days("lake", market, set(held), lambda: (held[0], held[-1]), broken)
+    days.warn(start, end, here.now.date())
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """Days of a market that a lake or a store holds.
+
+    Attributes:
+        source: ``lake`` or ``store``.
+        held: at least those of the range that is looked at.
+        bounds: gives the first and the last of all.
+        broken: those that are not complete, with status and reason.
+    """
+
+    source: str
+    market: Market
+    held: Set[date]
+    bounds: Callable[[], tuple[date, date]]
+    broken: Sequence[tuple[date, str, str]]
+
+    def warn(self, start: date, end: date, today: date) -> None:
+        """See :func:`warn_of_gaps`."""
+        market, source = self.market, self.source
+        wanted = [day for day in days_between(start, end) if day != today or day in self.held]
+        absent = [day for day in wanted if day not in self.held]
+        if not wanted:
+            first, last = self.bounds()
+            msg = (
+                f"The running day {today} (UTC) of {market} is not in the {source}; it has {first} to {last}."
+            )
+            raise MarketDataError(msg, hint="Choose an earlier --start or a longer --last.")
+        if len(absent) == len(wanted):
+            first, last = self.bounds()
+            msg = f"The {source} has no day of {market} between {start} and {end}; it has {first} to {last}."
+            how = "load" if source == "store" else "fetch"
+            command = "db load" if source == "store" else "backfill"
+            hint = f"To {how} them: marketdata {command} {market} --start {start} --end {end}"
+            raise MarketDataError(msg, hint=hint)
+        if absent:
+            say(f"warning: not in the {source}: {market} {ranges_text(absent)} ({days_text(absent)}).")
+        for day, status, reason in self.broken[:3]:
+            say(f"warning: {market} {day} has status {status}: {reason}")
+        if len(self.broken) > 3:
+            more = len(self.broken) - 3
+            say(f"warning: {more} more days are not complete; see marketdata coverage {market}.")
 
 
 def days_text(days: Sequence[date]) -> str:

@@ -1,4 +1,4 @@
-"""``marketdata candles`` and ``marketdata trades``: the reading side of the lake."""
+"""``marketdata candles`` and ``marketdata trades``: what the provider reads, from the store or the lake."""
 
 import shutil
 import sys
@@ -9,15 +9,15 @@ from typing import Literal
 import polars as pl
 import typer
 
-from marketdata import reading
 from marketdata.cli.chart import render_chart
-from marketdata.cli.context import Context, context, held_market, warn_of_gaps
+from marketdata.cli.context import Context, Days, context
 from marketdata.cli.output import choose_format, sink
 from marketdata.cli.times import Asked, days_between, time_range
 from marketdata.errors import UnknownName, UsageError
 from marketdata.interval import Interval
-from marketdata.manifest import day_window
+from marketdata.manifest import Status, day_window
 from marketdata.market import Market
+from marketdata.provider import Provider
 
 
 def run_candles(
@@ -40,8 +40,9 @@ def run_candles(
     chosen = "chart" if chart else choose_format(format, output)
     here = context()
     begin, finish = time_range(asked, here.now)
-    market, _ = _held(here, text, begin, finish)
-    frame = reading.candles(here.lake, market, interval, begin, finish, fill=filling)
+    with _provider(here) as provider:
+        market, _ = _held(provider, here, text, begin, finish)
+        frame = provider.candles(market, interval, begin, finish, filling)
     if chosen == "chart":
         size = shutil.get_terminal_size((100, 30))
         typer.echo(render_chart(frame, size.columns, min(size.lines - 2, 24), colour=sys.stdout.isatty()))
@@ -63,14 +64,19 @@ def run_trades(
     chosen = choose_format(format, output)
     here = context()
     begin, finish = time_range(asked, here.now)
-    market, held = _held(here, text, begin, finish)
-    days = [day for day in days_between(begin.date(), _last_day(finish)) if day in held]
-    with sink(chosen, output, rows=rows, optional=("fills",)) as target:
-        for day in days:
-            opens, closes = day_window(day)
-            frame = reading.trades(here.lake, market, max(begin, opens), min(finish, closes))
-            target.write(frame if chosen == "table" else _named(frame, market, None))
+    with _provider(here) as provider:
+        market, held = _held(provider, here, text, begin, finish)
+        days = [day for day in days_between(begin.date(), _last_day(finish)) if day in held]
+        with sink(chosen, output, rows=rows, optional=("fills",)) as target:
+            for day in days:
+                opens, closes = day_window(day)
+                frame = provider.trades(market, max(begin, opens), min(finish, closes))
+                target.write(frame if chosen == "table" else _named(frame, market, None))
     return 0
+
+
+def _provider(here: Context) -> Provider:
+    return Provider(here.settings, clock=lambda: here.now)
 
 
 def _fill(text: str | None) -> Literal["previous"] | None:
@@ -79,10 +85,29 @@ def _fill(text: str | None) -> Literal["previous"] | None:
     raise UnknownName(text, kind="fill", known=["previous"])
 
 
-def _held(here: Context, text: str, begin: datetime, finish: datetime) -> tuple[Market, set[date]]:
-    market, held = held_market(here, text)
-    warn_of_gaps(here, market, held, begin.date(), _last_day(finish))
-    return market, set(held)
+def _held(
+    provider: Provider, here: Context, text: str, begin: datetime, finish: datetime
+) -> tuple[Market, set[date]]:
+    """The market meant and its days of the range; says on stderr what of it is not there."""
+    market = provider.find_market(text)
+    first, after = begin.date(), _last_day(finish)
+    known = provider.coverage(market, first, after)
+    held: set[date] = set(known["day"])
+    if provider.source == "store":  # where a stream writes before a day is over and has a manifest
+        held |= set(provider.candles(market, "1d", first, after)["open_time"].dt.date())
+    broken = known.filter(pl.col("status") != Status.COMPLETE).select("day", "status", "reason").rows()
+    Days(provider.source, market, held, lambda: _bounds(provider, market), broken).warn(
+        first, after, here.now.date()
+    )
+    return market, held
+
+
+def _bounds(provider: Provider, market: Market) -> tuple[date, date]:
+    days: list[date] = provider.coverage(market)["day"].to_list()
+    found = provider.data_range(market)
+    for span in () if found is None else (found.trades, found.candles):
+        days += [] if span is None else [edge.date() for edge in span]
+    return min(days), max(days)
 
 
 def _last_day(finish: datetime) -> date:
