@@ -214,32 +214,29 @@ def kline_rows(candles: Candles, listing: Listing, width_ns: int, unit_ns: int =
     price = f"%.{listing.price_text}f"
     tick, lot = 10**listing.tick, 10**listing.lot
     value = tick * lot
-    return [
-        [
-            opened // unit_ns,
-            *(price % (ticks / tick) for ticks in ohlc),
-            f"{lots / lot:.8f}",
-            (opened + width_ns) // unit_ns - 1,
-            f"{quote / value:.8f}",
-            count,
-            f"{buy_lots / lot:.8f}",
-            f"{buy_quote / value:.8f}",
-            "0",
-        ]
-        for opened, *ohlc, lots, quote, count, buy_lots, buy_quote in zip(
-            candles.open_ns.tolist(),
-            candles.open.tolist(),
-            candles.high.tolist(),
-            candles.low.tolist(),
-            candles.close.tolist(),
-            candles.lots.tolist(),
-            candles.quote.tolist(),
-            candles.count.tolist(),
-            candles.buy_lots.tolist(),
-            candles.buy_quote.tolist(),
-            strict=True,
+    none = f"{0.0:.8f}"
+    rows: list[list[Any]] = []
+    columns = (getattr(candles, name).tolist() for name in candles.__slots__)
+    for opened, *ohlc, lots, quote, count, buy_lots, buy_quote in zip(*columns, strict=True):
+        closed = (opened + width_ns) // unit_ns - 1
+        if not count:  # most minutes of a quiet market
+            close = price % (ohlc[3] / tick)
+            rows.append([opened // unit_ns, *(close,) * 4, none, closed, none, 0, none, none, "0"])
+            continue
+        rows.append(
+            [
+                opened // unit_ns,
+                *(price % (ticks / tick) for ticks in ohlc),
+                f"{lots / lot:.8f}",
+                closed,
+                f"{quote / value:.8f}",
+                count,
+                f"{buy_lots / lot:.8f}",
+                f"{buy_quote / value:.8f}",
+                "0",
+            ]
         )
-    ]
+    return rows
 
 
 def _limit(parameters: Parameters) -> int:

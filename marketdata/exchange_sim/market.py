@@ -10,6 +10,7 @@ Random numbers come from PCG64's uniform doubles only, whose stream numpy keeps 
 
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ _MONDAY = 4  # 1970-01-05
 _WIGGLE = 0.18
 _ORDER_SHARE = 0.62  # orders a row: bursts have 1.6 rows on average
 _LONGEST_OCTAVE = 20  # 2**20 * 8 s = 97 days
+_FIRST_SLOW_OCTAVE = 10  # 2**10 * 8 s, more than two hours
 _SHORTEST_S = 8
 
 
@@ -221,11 +223,15 @@ def _prices(seed: int, listing: Listing, time_ns: Ints, buys: Bools, rng: np.ran
     """Price of each order's first fill, in ticks: the mid, half a spread, and on to the grid."""
     day = int(time_ns[0] // DAY_NS)
     grid = day * 86_400.0 + np.arange(0.0, 86_401.0, _SHORTEST_S)
+    seconds = time_ns / 1e9
+    if len(seconds) * 4 < len(grid):  # a quiet day: only where it is looked at, with the same result
+        at = np.searchsorted(grid, seconds, side="right")
+        grid = grid[np.unique(np.concatenate((at - 1, np.minimum(at, len(grid) - 1))))]
     level = np.log(listing.base.level / listing.quote.level)
     path = level + _wander(seed, listing.base, grid) - _wander(seed, listing.quote, grid)
     # Venues differ a little.
     path += 0.0003 * _noise(_key(seed, listing.market, "basis"), 3_600, grid, 0)
-    mid = np.interp(time_ns / 1e9, grid, np.exp(path)) * 10.0**listing.tick
+    mid = np.interp(seconds, grid, np.exp(path)) * 10.0**listing.tick
     half = mid * 0.00002 * (0.5 + rng.random(len(mid)))
     ticks = np.where(buys, np.ceil(mid + half), np.floor(mid - half))
     return np.asarray(np.maximum(1, ticks).astype(np.int64))
@@ -256,34 +262,46 @@ def _wander(seed: int, asset: Asset, grid: Floats) -> Floats:
     if asset.volatility == 0.0:
         return np.zeros(len(grid))
     key = _key(seed, asset.code, "price")
-    coarse = grid[:: 240 // _SHORTEST_S]
-    fast, slow = np.zeros(len(grid)), np.zeros(len(coarse))
-    for octave in range(_LONGEST_OCTAVE + 1):
-        period = _SHORTEST_S * 2**octave
-        weight = asset.volatility * 0.8 * (period / 86_400) ** 0.5
-        if period < 7_200:
-            fast += weight * _noise(key, period, grid, octave)
-        else:
-            slow += weight * _noise(key, period, coarse, octave)
-    return np.asarray(fast + np.interp(grid, coarse, slow))
+    fast = np.zeros(len(grid))
+    for octave in range(_FIRST_SLOW_OCTAVE):
+        fast += _weight(asset, octave) * _noise(key, _SHORTEST_S * 2**octave, grid, octave)
+    return np.asarray(fast + np.interp(grid, *_slow(key, asset, int(grid[0] // 86_400.0))))
+
+
+@lru_cache(maxsize=256)
+def _slow(key: int, asset: Asset, day: int) -> tuple[Floats, Floats]:
+    """The coarse grid of a day and what the slow octaves are there; the same for all markets of an asset."""
+    grid = day * 86_400.0 + np.arange(0.0, 86_401.0, 240.0)
+    slow = np.zeros(len(grid))
+    for octave in range(_FIRST_SLOW_OCTAVE, _LONGEST_OCTAVE + 1):
+        slow += _weight(asset, octave) * _noise(key, _SHORTEST_S * 2**octave, grid, octave)
+    return grid, slow
+
+
+def _weight(asset: Asset, octave: int) -> float:
+    return float(asset.volatility * 0.8 * (_SHORTEST_S * 2**octave / 86_400) ** 0.5)
 
 
 def _noise(key: int, period: int, seconds: Floats, octave: int) -> Floats:
     """Smooth value noise in -1..1 with a knot each ``period`` seconds; ``seconds`` ascending."""
     at = seconds / period
     cell = np.floor(at).astype(np.int64)
-    first = int(cell[0])
-    knots = _units(key + octave, np.arange(first, int(cell[-1]) + 2, dtype=np.int64))
     part = at - cell
     part = part * part * (3.0 - 2.0 * part)
-    left = knots[cell - first]
-    return np.asarray(left + (knots[cell - first + 1] - left) * part)
+    first, cells = int(cell[0]), int(cell[-1] - cell[0]) + 2
+    if cells > 2 * len(cell):
+        left, right = _units(key + octave, cell), _units(key + octave, cell + 1)
+    else:
+        knots = _units(key + octave, np.arange(first, first + cells, dtype=np.int64))
+        left, right = knots[cell - first], knots[cell - first + 1]
+    return np.asarray(left + (right - left) * part)
 
 
 def _key(seed: int, *names: str) -> int:
     return (seed * 1_000_003 + zlib.crc32("/".join(names).encode())) & 0xFFFF_FFFF_FFFF
 
 
+@lru_cache(maxsize=65_536)
 def _unit(key: int, index: int) -> float:
     return float(_units(key, np.array([index], dtype=np.int64))[0])
 

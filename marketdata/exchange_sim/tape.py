@@ -13,6 +13,8 @@ from marketdata.exchange_sim.cache import SizedCache
 from marketdata.exchange_sim.listing import Listing
 from marketdata.exchange_sim.market import DAY_NS, Columns, concat, rows_before, trades_of_day
 
+# A day of so few rows is kept whoever asks for it: its prices cost more than its rows.
+_FEW_ROWS = 2_000
 IdRanges = tuple[tuple[int, int], ...]
 
 
@@ -55,7 +57,10 @@ class SyntheticTape:
         return self._days.get(key, lambda: trades_of_day(self._seed, self.listing, day))
 
     def day_once(self, day: int) -> Columns:
-        """All rows of a UTC day, for one use: what is computed for it is not kept."""
+        """All rows of a UTC day, for one use: what is computed for it is not kept unless it is little."""
+        before, after = (rows_before(self._seed, self.listing, at) for at in (day, day + 1))
+        if after - before <= _FEW_ROWS:
+            return self.day(day)
         held = self._days.peek((self.listing.market, day))
         return trades_of_day(self._seed, self.listing, day) if held is None else held
 
