@@ -109,9 +109,9 @@ def candles(
     rows: Rows = 20,
     chart: Annotated[bool, typer.Option("--chart", help="Draw them in the terminal instead.")] = False,
 ) -> int:
-    """Print candles of the lake.
+    """Print candles of the store where one is configured, else of the lake.
 
-    An interval without trades has no candle. Days that the lake lacks are named on stderr.
+    An interval without trades has no candle. Days that are not there are named on stderr.
     """
     from marketdata.cli.read import run_candles
 
@@ -142,7 +142,7 @@ def trades(
     output: Output = None,
     rows: Rows = 20,
 ) -> int:
-    """Print trades of the lake, in order of time and id."""
+    """Print trades of the store where one is configured, else of the lake, in order of time and id."""
     from marketdata.cli.read import run_trades
 
     return run_trades(market, Asked(start, end, last), format=format, output=output, rows=rows)

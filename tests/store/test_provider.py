@@ -14,6 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from marketdata import AsyncProvider, Provider
+from marketdata.cli.main import main
 from marketdata.errors import NoData, TransientError, UnknownName, UsageError
 from marketdata.interval import INTERVALS
 from marketdata.lake import Lake
@@ -410,3 +411,44 @@ def test_times_come_back_in_utc(store: Provider) -> None:
     frame = store.candles(BTC, "1h", "2025-06-02", "2025-06-03")
     assert frame.schema["open_time"] == pl.Datetime("us", "UTC")
     assert frame["open_time"][1] - frame["open_time"][0] == timedelta(hours=1)
+
+
+def test_the_commands_print_the_same_from_lake_and_store(
+    both: tuple[Lake, str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MARKETDATA_LAKE", both[0].url)
+    arguments = [str(BTC), "--start", "2025-06-02", "--end", "2025-06-06T12:00"]
+    outputs: list[list[bytes]] = []
+    for url in ("", both[1]):
+        monkeypatch.setenv("MARKETDATA_DATABASE_URL", url)
+        files = [tmp_path / f"{len(outputs)}-{name}.csv" for name in ("candles", "filled", "trades")]
+        assert main(["candles", *arguments, "-o", str(files[0])]) == 0
+        assert main(["candles", *arguments, "-i", "10s", "--fill", "previous", "-o", str(files[1])]) == 0
+        assert main(["trades", *arguments, "-o", str(files[2])]) == 0
+        outputs.append([file.read_bytes() for file in files])
+        warnings = capsys.readouterr().err
+        kind = "store" if url else "lake"
+        assert f"not in the {kind}: kraken:BTC/USD 2025-06-03 (1 day)" in warnings
+        assert "2025-06-05 has status gaps: by the test" in warnings
+    assert outputs[0] == outputs[1]
+    assert min(map(len, outputs[0])) > 10_000
+
+
+def test_the_commands_say_what_the_store_lacks(
+    both: tuple[Lake, str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MARKETDATA_DATABASE_URL", both[1])
+    assert main(["candles", str(BTC), "--start", "2025-05-01", "--end", "2025-05-03"]) == 1
+    complaint = capsys.readouterr().err
+    assert "it has 2025-06-02 to 2025-06-11" in complaint
+    assert "marketdata db load kraken:BTC/USD --start 2025-05-01 --end 2025-05-03" in complaint
+    assert main(["trades", "kraken:BTC/USDT", "--start", "2025-06-02", "--end", "2025-06-03"]) == 2
+    assert "Did you mean 'kraken:BTC/USD'" in capsys.readouterr().err
