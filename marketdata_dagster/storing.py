@@ -86,6 +86,7 @@ def load(
                 refresh=refresh,
                 trades=kind == "trades",
                 candles=kind == "candles",
+                widen=False,
             )
         except MarketDataError as error:
             outcome.failed[job] = error
@@ -94,7 +95,21 @@ def load(
         done = next(number)
         if done % _EVERY == 0 or done == len(wanted):
             write(f"{done} of {len(wanted)} days in the store; {job.market} {job.day}: {report.rows:,} rows.")
+    if kind == "candles" and outcome.made:
+        _widen(platform, outcome)
     return outcome
+
+
+def _widen(platform: Platform, outcome: Outcome) -> None:
+    """Make wider candles once for all days. If that fails so does the last day, and a retry makes them."""
+    from marketdata.store import engine, wider  # noqa: PLC0415
+
+    try:
+        wider.refresh(engine.database_url(platform.settings))
+    except MarketDataError as error:
+        last = max(outcome.made)
+        del outcome.made[last]
+        outcome.failed[last] = error
 
 
 def where(platform: Platform) -> str:

@@ -65,12 +65,15 @@ def replace_day(
 
     The transaction is the caller's, and so is the lock of the day.
     """
-    window = day_window(day)
+    # TimescaleDB's limit protects from updates by mistake; a day of a busy market has millions of rows. To a
+    # server without it the name says nothing.
+    connection.execute("SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
+    connection.execute(
+        f"DELETE FROM trade WHERE {_OF_DAY}",  # noqa: S608
+        (market_id, *day_window(day)),
+    )
+    # Asked only now: what has been deleted from cannot be compressed before this transaction has ended.
     chunk = _compressed_chunk(connection, day)
-    if chunk is not None:
-        # The limit is there to protect from updates by mistake; a day of a busy market has millions of rows.
-        connection.execute("SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
-    connection.execute(f"DELETE FROM trade WHERE {_OF_DAY}", (market_id, *window))  # noqa: S608
     numbered = (_numbered(frame, market_id) for frame in frames)
     with connection.cursor() as cursor:
         if chunk is None:

@@ -144,6 +144,22 @@ def test_a_live_row_waits_for_the_load_of_its_day_and_is_not_doubled(database: s
     assert len(held_trades(database)) == 3_000
 
 
+def test_live_rows_of_a_compressed_day_are_added_and_known_ones_ignored(
+    database: str, timescale: str
+) -> None:
+    half = Day(TRADES[::2])
+    replace_day(database, BTC, DAY, half.trades, half.candles, half.manifest)
+    with connect(database, autocommit=True) as connection:
+        for table in ("trade", "candle"):
+            connection.execute(f"SELECT compress_chunk(c) FROM show_chunks('{table}') AS c")  # type: ignore[arg-type]
+    with BufferedWriter(database) as writer:
+        writer.write(BTC, TRADES)
+        writer.write_candles(BTC, issue(1))
+        writer.flush(timeout_s=60)
+        assert (writer.stats.written, writer.stats.ignored) == (1_510, 1_500)
+    assert held_trades(database).equals(TRADES)
+
+
 def test_a_schema_that_is_not_there_ends_the_writer_with_what_to_do(empty_database: str) -> None:
     writer = BufferedWriter(empty_database, age_s=0.0)
     writer.write(BTC, TRADES[:5])
