@@ -26,7 +26,7 @@ _RELATIVE = 1e-9
 _SUMS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
 # Best to worst, as coverage_rank of the schema has it.
 _WORST = ("complete", "unknown", "gaps", "partial")
-_STORED = pl.Schema({**CANDLE_SCHEMA, "revision": pl.Int32(), "source": pl.String(), "coverage": pl.String()})
+STORED = pl.Schema({**CANDLE_SCHEMA, "revision": pl.Int32(), "source": pl.String(), "coverage": pl.String()})
 _OMITTED = ("quote_volume", "trade_count")
 _FIRST = ("first_trade_id", "first_trade_time")
 _LAST = ("last_trade_id", "last_trade_time")
@@ -122,10 +122,10 @@ def _wider(
         both = expected.join(held, on="open_time", how="full", suffix="_held", coalesce=True).sort(
             "open_time"
         )
-        wrong = both.filter(~pl.all_horizontal(_same(name) for name in _STORED if name != "open_time"))
+        wrong = both.filter(~pl.all_horizontal(_same(name) for name in STORED if name != "open_time"))
         if len(wrong):
             columns = [
-                name for name in _STORED if name != "open_time" and not wrong.select(_same(name).all()).item()
+                name for name in STORED if name != "open_time" and not wrong.select(_same(name).all()).item()
             ]
             where = _range(wrong["open_time"][0], wrong["open_time"][-1] + interval.width)
             what = f"{len(wrong)} candles of {interval} are not the fold of 1m: {', '.join(columns)}"
@@ -145,11 +145,11 @@ def read(
 ) -> pl.DataFrame:
     """Candles of ``[start, end)`` with revision, source and coverage, sorted."""
     rows = connection.execute(
-        f"SELECT {', '.join(_STORED)} FROM {table_of(interval)}"  # noqa: S608 - constant names
+        f"SELECT {', '.join(STORED)} FROM {table_of(interval)}"  # noqa: S608 - constant names
         " WHERE market_id = %s AND open_time >= %s AND open_time < %s ORDER BY open_time",
         (number, start, end),
     ).fetchall()
-    return pl.DataFrame(rows, schema=_STORED, orient="row")
+    return pl.DataFrame(rows, schema=STORED, orient="row")
 
 
 def widened(minutes: pl.DataFrame, interval: Interval) -> pl.DataFrame:
@@ -182,14 +182,14 @@ def widened(minutes: pl.DataFrame, interval: Interval) -> pl.DataFrame:
             *(pl.when(~pl.col(f"no_{name}")).then(name).alias(name) for name in _OMITTED),
             *(pl.col(f"own_{name}").alias(name) for name in (*_FIRST, *_LAST)),
         )
-        .select(_STORED.names())
+        .select(STORED.names())
     )
 
 
 def _coverage(
     connection: Connection[Any], market: Market, number: int, start: datetime | None, end: datetime | None
 ) -> Iterator[Finding]:
-    """Days whose rows are not as many as their manifest says. Days that retention has removed are left out."""
+    """Days that have other rows than their manifest says; not those that retention has removed."""
     found = connection.execute(
         """
         SELECT day, coverage.rows, coverage.fills, held.rows, held.fills

@@ -246,9 +246,13 @@ def _variant(connection: psycopg.Connection[Any], *, plain: bool) -> str:
         return "postgresql"
     if server.timescaledb is None:
         try:
-            connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+            _create_extension(connection)
         except psycopg.errors.InsufficientPrivilege:
             msg = "The server has TimescaleDB, and this user may not create the extension in the database."
             hint = "Have it created (CREATE EXTENSION timescaledb), or set MARKETDATA_STORE_TIMESCALEDB=off."
             raise UsageError(msg, hint=hint) from None
     return "timescaledb"
+
+
+def _create_extension(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")

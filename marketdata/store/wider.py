@@ -22,7 +22,8 @@ from marketdata.store.engine import connect, translate
 # Every interval that is a continuous aggregate or a table, narrow before wide: those after 1h are made of it.
 WIDER: tuple[Interval, ...] = tuple(i for i in INTERVALS if i > Interval.parse("1m"))
 _OF_MINUTES = Interval.parse("1h")
-_LOCK = 0x77696465
+# Held by the one who refreshes.
+LOCK = 0x77696465
 # One statement materialises at most this much: a year of many markets is not one transaction.
 _LONGEST_US = 12 * Interval.parse("1w").us
 
@@ -88,16 +89,16 @@ def _marks(connection: Connection[Any]) -> list[tuple[int, datetime, datetime]]:
 
 def _locked(connection: Connection[Any], *, wait: bool) -> bool:
     if wait:
-        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         return True
-    row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
     return row is not None and bool(row[0])
 
 
 def _unlock(connection: Connection[Any]) -> None:
     # A lost connection has given it back already, and has an error of its own to report.
     if not connection.closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
-        connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+        connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
 
 
 def _materialise(connection: Connection[Any], ranges: list[Range]) -> None:

@@ -192,3 +192,23 @@ CREATE TRIGGER candle_removed AFTER DELETE ON candle
     REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION candle_changed();
 CREATE TRIGGER candle_emptied AFTER TRUNCATE ON candle
     FOR EACH STATEMENT EXECUTE FUNCTION candle_emptied();
+
+-- Candles that are there before this step.
+DO $do$
+DECLARE
+    market record;
+BEGIN
+    FOR market IN
+        SELECT array_agg(market_id) AS numbers, array_agg(open_time) AS times
+        FROM (
+            SELECT DISTINCT
+                market_id, date_bin('5 minutes', open_time, TIMESTAMPTZ '2000-01-03 00:00:00+00') AS open_time
+            FROM candle
+            ORDER BY 1, 2
+        ) AS touched
+        GROUP BY market_id
+    LOOP
+        PERFORM candle_fold(market.numbers, market.times, false);
+    END LOOP;
+END
+$do$;

@@ -137,3 +137,7 @@ BEGIN
     );
 END
 $fn$;
+
+-- Candles that are there before this step.
+INSERT INTO candle_stale (market_id, start_time, end_time)
+SELECT market_id, min(open_time), max(open_time) + INTERVAL '1 minute' FROM candle GROUP BY market_id;

@@ -22,7 +22,7 @@ from marketdata.store.engine import Server, connect, describe
 from marketdata.store.migrate import upgrade
 from tests.conftest import NO_TIMESCALEDB
 
-_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "60"}
+_QUICK = {"fsync": "off", "full_page_writes": "off", "max_connections": "60"}
 _NUMBERS = count(1)
 
 
