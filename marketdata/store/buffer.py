@@ -31,6 +31,8 @@ _LOG = logging.getLogger(__name__)
 # The thread looks at the clock this often while rows wait, so that a clock of a test is seen too.
 _LOOK_S = 0.05
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+# A caller that waits longer for room is worth a line in the log, but not a line each time.
+_WORTH_A_WORD_S = 0.2
 _SAY_EVERY_S = 10.0
 
 State = Literal["idle", "writing", "retrying", "failed", "closed"]
@@ -228,22 +230,28 @@ class BufferedWriter:
         if free():
             return
         began = time.monotonic()
-        if began - self._said >= _SAY_EVERY_S:
-            self._said = began
-            waiting = self._queued + self._in_flight
-            _LOG.warning(
-                "The store is slow: %s of %s rows wait, the last batch took %.1f s. %s",
-                f"{waiting:,}",
-                f"{self._capacity:,}",
-                self._stats.last_flush_s,
-                self._stats.error,
-            )
         self._stats = replace(self._stats, blocked=self._stats.blocked + 1)
-        found = self._changed.wait_for(free, timeout_s)
+        short = _WORTH_A_WORD_S if timeout_s is None else min(timeout_s, _WORTH_A_WORD_S)
+        found = self._changed.wait_for(free, short)
+        if not found:
+            self._say_slow()
+            found = self._changed.wait_for(free, None if timeout_s is None else timeout_s - short)
         waited = self._stats.blocked_s + time.monotonic() - began
         self._stats = replace(self._stats, blocked_s=waited)
         if not found:
             raise self._late(timeout_s)
+
+    def _say_slow(self) -> None:
+        now = time.monotonic()
+        if now - self._said >= _SAY_EVERY_S:
+            self._said = now
+            _LOG.warning(
+                "The store is slow: %s of %s rows wait, the last batch took %.1f s. %s",
+                f"{self._queued + self._in_flight:,}",
+                f"{self._capacity:,}",
+                self._stats.last_flush_s,
+                self._stats.error,
+            )
 
     def _run(self) -> None:
         try:
