@@ -2,6 +2,7 @@
 
 from datetime import date, datetime
 
+import numpy as np
 import polars as pl
 
 from marketdata import reading
@@ -66,7 +67,9 @@ def _store(
         return len(held)
     asked = first < end
     fresh = source.candles(market, interval, first, end) if asked else EXCHANGE_CANDLE_SCHEMA.to_frame()
-    candles = pl.concat([fresh, held]).unique("open_time", keep="first").sort("open_time")
+    candles = fresh
+    if len(held) or (np.diff(fresh["open_time"].to_physical().to_numpy()) <= 0).any():
+        candles = pl.concat([fresh, held]).unique("open_time", keep="first").sort("open_time")
     facts |= {"served": "none" if not asked else "whole" if first == start else "part"}
     facts |= {"from": first.isoformat(), "source": source.name}
     lake.write_candles(market, day, interval, candles, kind="exchange_candles", facts=facts)

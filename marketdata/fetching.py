@@ -22,6 +22,7 @@ from marketdata.errors import (
 )
 from marketdata.holes import Holes, doubt_neighbours, fill_holes
 from marketdata.imported_day import default_id_space, keep_rejects
+from marketdata.interval import to_us
 from marketdata.lake import Lake, Stage
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
@@ -231,8 +232,9 @@ def _can_be_read(lake: Lake, market: Market, day: date) -> bool:
 
 
 def _check_window(trades: pl.DataFrame, start: datetime, end: datetime, name: str) -> None:
-    outside = trades.filter(~pl.col("time").is_between(start, end, closed="left"))
-    if len(outside):
+    times = trades["time"].to_physical().to_numpy()
+    if len(times) and not (to_us(start) <= times.min() and times.max() < to_us(end)):
+        outside = trades.filter(~pl.col("time").is_between(start, end, closed="left"))
         msg = f"{name} gave a trade of {outside['time'][0]} for the day of {start.date()}."
         raise MalformedResponse(msg, hint="Run again; if it stays, the source is at fault.")
 

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
 import polars as pl
 
+from marketdata.interval import to_us
 from marketdata.trade import TIME
 
 _PRICES = ("open", "high", "low", "close")
@@ -50,6 +52,8 @@ def compare(
         tolerance: of prices, relative; of volumes, relative and at least absolute (exchanges give eight
             decimals). Counts must be equal. Volumes and counts are compared where both sides have them.
     """
+    if (rows := _alike(ours, theirs, start, end, tolerance)) is not None:
+        return Comparison(rows, rows, _FINDINGS.to_frame())
     inside = pl.col("open_time").is_between(start, end, closed="left")
     left = ours.lazy().filter(inside).select("open_time", *_COLUMNS)
     right = theirs.lazy().filter(inside, pl.col("volume").ne_missing(0.0)).select("open_time", *_COLUMNS)
@@ -65,6 +69,38 @@ def compare(
     order = pl.Enum(_COLUMNS)
     different = pl.concat(found).sort("open_time", pl.col("column").cast(order))
     return Comparison(len(both), len(both) - len(wrong), different)
+
+
+def _alike(
+    ours: pl.DataFrame, theirs: pl.DataFrame, start: datetime, end: datetime, tolerance: float
+) -> int | None:
+    """How many candles there are, when both sides have the same ones and no value differs; else ``None``.
+
+    This is how nearly all days end, and a hundredth of the work of saying what differs.
+    """
+    mine, yours = (frame["open_time"].to_physical().to_numpy() for frame in (ours, theirs))
+    if theirs["volume"].null_count() or (len(mine) and not to_us(start) <= mine[0] <= mine[-1] < to_us(end)):
+        return None
+    served = theirs["volume"].to_numpy() != 0
+    if not np.array_equal(mine, yours[served]) or (np.diff(mine) <= 0).any():
+        return None
+    for name in _COLUMNS:
+        unknown = [column.null_count() for column in (ours[name], theirs[name])]
+        if any(unknown):
+            if name not in _PRICES and (unknown[0] == len(ours) or unknown[1] == len(theirs)):
+                continue  # one side does not say it at all
+            return None
+        a, b = ours[name].to_numpy(), theirs[name].to_numpy()[served]
+        if name == "trade_count":
+            if (a != b).any():
+                return None
+            continue
+        scale = np.maximum(np.abs(a), np.abs(b))
+        if name in _VOLUMES:
+            scale = np.maximum(scale, 1.0)
+        if not (np.abs(a - b) <= tolerance * scale).all():
+            return None
+    return len(mine)
 
 
 def _differs(name: str, tolerance: float) -> pl.Expr:

@@ -3,9 +3,10 @@
 import threading
 from datetime import datetime
 
+import numpy as np
 import polars as pl
 
-from marketdata.interval import Interval
+from marketdata.interval import Interval, to_us
 from marketdata.market import Market
 from marketdata.sources.base import CandleSource
 
@@ -31,9 +32,12 @@ class AskedOnce:
             return self._source.candles(market, interval, start, end)
         with self._lock:
             if (market, interval) not in self._served:
-                self._served[market, interval] = self._source.candles(market, interval, oldest, self._now)
+                asked = self._source.candles(market, interval, oldest, self._now)
+                self._served[market, interval] = asked.sort("open_time")
             served = self._served[market, interval]
-        return served.filter(pl.col("open_time").is_between(start, end, closed="left"))
+        times = served["open_time"].to_physical().to_numpy()
+        first, last = np.searchsorted(times, (to_us(start), to_us(end)))
+        return served[int(first) : int(last)]
 
     def candles_from(self, interval: Interval, now: datetime) -> datetime | None:
         """See :meth:`marketdata.sources.base.CandleSource.candles_from`."""

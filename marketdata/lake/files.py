@@ -49,9 +49,9 @@ def _put_local(target: Path, write: Callable[[Any], None]) -> int:
     try:
         with pa.OSFile(str(temporary), "wb") as stream:
             write(stream)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-            size = os.fstat(file.fileno()).st_size
+            handle = stream.fileno()
+            os.fsync(handle)
+            size = os.fstat(handle).st_size
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)

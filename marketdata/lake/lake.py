@@ -123,7 +123,9 @@ class Lake:
             held = f"{manifest.market} {manifest.day} with {manifest.rows} rows"
             msg = f"The manifest is of {held}; the trades are {len(trades)} rows of {market} {day}."
             raise StorageError(msg, hint="Build the manifest from the same trades.")
-        frame = trades.select(TRADE_SCHEMA.names()).cast(TRADE_SCHEMA)
+        frame = trades
+        if frame.schema != TRADE_SCHEMA:
+            frame = frame.select(TRADE_SCHEMA.names()).cast(TRADE_SCHEMA)
         return self._write(
             Part("trades", market, day), in_order(frame), {_MANIFEST: manifest.to_json().encode()}
         )
@@ -145,7 +147,11 @@ class Lake:
             facts: short facts that are kept in the file, see :meth:`read_facts`.
         """
         schema = _candle_schema(kind)
-        frame = candles.select(schema.names()).cast(schema).sort("open_time")
+        frame = candles
+        if frame.schema != schema:
+            frame = frame.select(schema.names()).cast(schema)
+        if not frame["open_time"].is_sorted():
+            frame = frame.sort("open_time")
         body = orjson.dumps(facts or {}, option=orjson.OPT_SORT_KEYS)
         return self._write(Part(kind, market, day, Interval.parse(interval)), frame, {_FACTS: body})
 

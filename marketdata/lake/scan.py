@@ -22,6 +22,8 @@ def read(storage: Storage, keys: Sequence[str], schema: pl.Schema, time: str, wi
         CorruptFile: a file is cut or foreign.
     """
     frames = [parquet.read(storage, key, schema, time=time, within=_cut(key, within)) for key in keys]
+    if len(frames) == 1:
+        return frames[0]
     return pl.concat(frames) if frames else schema.to_frame()
 
 
