@@ -18,7 +18,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote
 
 import psycopg
@@ -136,7 +136,9 @@ class EmbeddedServer:
         if self._sockets is None:
             msg = "The server was not started."
             raise UsageError(msg, hint="Call start() first.")
-        return f"postgresql://{_USER}@/{quote(database, safe='')}?host={quote(str(self._sockets), safe='')}"
+        port = f"&port={self._port}" if self._port is not None else ""
+        folder = quote(str(self._sockets), safe="")
+        return f"postgresql://{_USER}@/{quote(database, safe='')}?host={folder}{port}"
 
     def start(self) -> None:
         """Start it and wait until it answers; nothing when it runs already.
@@ -154,8 +156,7 @@ class EmbeddedServer:
             self._own(self.folder)
             if not (self.data / "PG_VERSION").exists():
                 self._initialise()
-            self._adopted = self._left_behind()
-            if self._adopted is None:
+            if not self._take_over():
                 self._launch()
             self._wait()
             self._prepare()
@@ -224,6 +225,12 @@ class EmbeddedServer:
             if not mode & 0o001:
                 above.chmod(mode | 0o001)
 
+    def _as_user(self) -> dict[str, Any]:
+        """With its own group too: in a folder of root's group, what others may would not count for it."""
+        if self._user is None:
+            return {}
+        return {"user": self._user, "group": pwd.getpwnam(self._user).pw_gid, "extra_groups": []}
+
     def _initialise(self) -> None:
         shutil.rmtree(self.data, ignore_errors=True)
         done = subprocess.run(  # noqa: S603 - binaries of the wheel
@@ -231,7 +238,7 @@ class EmbeddedServer:
                 *(self.binaries / "initdb", "-D", self.data, "-U", _USER, "-E", "UTF8", "--locale=C"),
                 *("--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync", "--no-instructions"),
             ],
-            user=self._user,
+            **self._as_user(),
             cwd=self.folder,
             capture_output=True,
             check=False,
@@ -239,14 +246,17 @@ class EmbeddedServer:
         if done.returncode:
             raise self._failed(done.stderr.decode(errors="replace"))
 
-    def _left_behind(self) -> int | None:
-        """The server of a process that was killed before it could stop it."""
+    def _take_over(self) -> bool:
+        """Make the server our own that a process left behind when it was killed, if there is one."""
         try:
-            pid = int((self.data / "postmaster.pid").read_text().split()[0])
+            pid, _, _, port, sockets, *_ = (self.data / "postmaster.pid").read_text().splitlines()
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (OSError, ValueError, IndexError):
-            return None
-        return pid if os.fsencode(self.data) in command else None
+        except (OSError, ValueError):
+            return False
+        if os.fsencode(self.data) not in command or int(port) != (self._port or _PORT):
+            return False
+        self._adopted, self._sockets = int(pid), Path(sockets)
+        return True
 
     def _launch(self) -> None:
         options = {
@@ -261,7 +271,7 @@ class EmbeddedServer:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 [self.binaries / "postgres", "-D", self.data, *arguments],
-                user=self._user,
+                **self._as_user(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
