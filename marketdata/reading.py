@@ -24,10 +24,12 @@ from marketdata.trade import TIME
 _STORED, _DAY = Interval.parse("1m"), Interval.parse("1d")
 # How far back the close before the first candle is looked for.
 LOOK_BACK_DAYS = 30
+# A longer range is first cut to what is held: it is read a day at a time.
+LONG = timedelta(days=62)
 # What is said of a candle beyond its numbers, and of a day.
 DETAILS = pl.Schema({"revision": pl.Int32(), "source": pl.String(), "coverage": pl.String()})
-# Of several a candle is as good as the worst.
-WORST = ("complete", "unknown", "partial", "gaps")
+# Of several a candle is as good as the worst; the order is that of coverage_rank in the store.
+WORST = ("complete", "unknown", "gaps", "partial")
 COVERAGE_SCHEMA = pl.Schema(
     {
         "exchange": pl.String(),
@@ -146,6 +148,9 @@ def _check(start: datetime, end: datetime) -> None:
 def _candles(lake: Lake, market: Market, interval: Interval, start: datetime, end: datetime) -> pl.DataFrame:
     """Candles of whole intervals between two points of the interval's own grid."""
     if interval < _STORED:
+        if end - start > LONG:
+            days = lake.days(market).get(market) or [start.date()]
+            start, end = max(start, day_window(days[0])[0]), min(end, day_window(days[-1])[1])
         return folded(lambda opens, closes: lake.read_trades(market, opens, closes), interval, start, end)
     minutes = _minutes(lake, market, start, end)
     return minutes if interval == _STORED else fold.widen(minutes, interval)

@@ -144,6 +144,7 @@ def test_a_time_may_be_a_date_an_aware_time_or_text(provider: Provider, start: A
         ("2025-06-02", "2025-06-02T12:00", "end = 2025-06-02T12:00:00 has no zone"),
         ("June", "2025-06-02", "start = 'June' is not a date"),
         ("2025-06-02", 1748822400, "end = 1748822400 is no time"),
+        ("0001-01-01T00:00+02:00", "2025-06-02", "start = 0001-01-01T00:00:00.* is out of range in UTC"),
         ("2025-06-03", "2025-06-02", "reversed"),
     ],
 )
@@ -241,6 +242,31 @@ def test_a_filled_candle_knows_nothing_of_what_comes_after_it(tmp_path: Path) ->
             BTC, "10s", start + timedelta(seconds=20), start + timedelta(seconds=60), "previous"
         )
     assert frame.select("close", "filled").rows() == [(101.0, True)] * 3 + [(200.0, False)]
+
+
+def test_what_is_no_interval_market_or_number_is_named(provider: Provider) -> None:
+    start, end = "2025-06-02", "2025-06-03"
+    wrong: list[tuple[Callable[[], Any], str]] = [
+        (lambda: provider.candles(BTC, None, start, end), "interval = None"),  # type: ignore[arg-type]
+        (lambda: provider.candles(BTC, ["1h"], start, end), "interval = .'1h'."),  # type: ignore[arg-type]
+        (lambda: provider.candles_multi(BTC, "1h", start, end), "intervals = '1h'.*Give a list"),
+        (lambda: provider.candles_multi(BTC, 3600, start, end), "intervals = 3600"),  # type: ignore[arg-type]
+        (lambda: provider.candles(None, "1h", start, end), "market = None"),  # type: ignore[arg-type]
+        (lambda: provider.latest_candles(BTC, "1h", 2.5), "n = 2.5"),  # type: ignore[arg-type]
+        (lambda: provider.latest_candles(BTC, "1h", 10**9), "n = 1000000000"),
+        (lambda: provider.warmup(BTC, "1h", -1), "n = -1"),
+    ]
+    for read, words in wrong:
+        with pytest.raises(UsageError, match=words):
+            read()
+
+
+def test_a_range_may_be_all_of_the_calendar(provider: Provider) -> None:
+    for interval in ("10s", "1m", "1d", "1w"):
+        whole = provider.candles(BTC, interval, "0001-01-01", "9999-12-31")
+        assert whole.equals(provider.candles(BTC, interval, "2025-06-02", "2025-06-06"))
+    assert len(provider.latest_candles(BTC, "1w", 10_000_000)) == 0
+    assert len(provider.latest_candles(BTC, "1d", 10_000_000)) == 2
 
 
 def test_what_cannot_be_filled_with_is_refused(provider: Provider) -> None:

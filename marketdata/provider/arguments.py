@@ -1,18 +1,21 @@
-"""What callers write for a market and for a time (pure)."""
+"""What callers write for a market, an interval and a time (pure). Those without types may pass anything."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from typing import Any, Literal
 
 from marketdata.errors import BadRange, UsageError
+from marketdata.interval import Interval
 from marketdata.market import Market, market_from_spelling
 
 Time = datetime | date | str
 Fill = Literal["previous"] | None
 _DATE_LENGTH = len("2025-06-01")
+_MOST = 10_000_000
 
 
-def spellings(market: str | Market) -> list[Market]:
+def spellings(market: Any) -> list[Market]:
     """What a text may mean, likeliest first.
 
     Raises:
@@ -20,6 +23,9 @@ def spellings(market: str | Market) -> list[Market]:
     """
     if isinstance(market, Market):
         return [market]
+    if not isinstance(market, str):
+        msg = f"market = {market!r} is no market."
+        raise UsageError(msg, hint="Write it as 'kraken:BTC/USD'.")
     exchange, colon, symbol = market.partition(":")
     meant = []
     if not colon or "/" in symbol or "-" in symbol:
@@ -30,10 +36,11 @@ def spellings(market: str | Market) -> list[Market]:
 
 
 def instant(value: Any, name: str) -> datetime:
-    """The moment meant by what may stand for one, a Time; callers without types pass anything.
+    """The moment meant by what may stand for one, a Time.
 
     Raises:
-        BadRange: it is no time, or one without zone; names the argument ``name``.
+        BadRange: it is no time, one without zone, or none of the years 1 to 9999 in UTC; names the argument
+            ``name``.
     """
     if isinstance(value, str):
         try:
@@ -45,7 +52,11 @@ def instant(value: Any, name: str) -> datetime:
         if value.tzinfo is None:
             msg = f"{name} = {value.isoformat()} has no zone."
             raise BadRange(msg, hint="Give it one: datetime(2025, 6, 1, tzinfo=UTC), '2025-06-01T12:00Z'.")
-        return value.astimezone(UTC)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            msg = f"{name} = {value.isoformat()} is out of range in UTC."
+            raise BadRange(msg, hint="Times are of the years 1 to 9999.") from None
     if isinstance(value, date):
         return datetime.combine(value, time(0), UTC)
     msg = f"{name} = {value!r} is no time."
@@ -70,15 +81,49 @@ def check_order(start: datetime, end: datetime) -> None:
         raise BadRange(msg, hint="The start comes first; the end is exclusive.")
 
 
-def check_count(n: int) -> None:
+def check_count(n: Any) -> None:
     """Refuse what is no number of candles.
 
     Raises:
-        UsageError: it is below 1.
+        UsageError: it is no integer, below 1 or above ten millions.
     """
-    if n < 1:
-        msg = f"n = {n} is no number of candles."
-        raise UsageError(msg, hint="Give 1 or more.")
+    if not isinstance(n, int) or not 1 <= n <= _MOST:
+        msg = f"n = {n!r} is no number of candles."
+        raise UsageError(msg, hint=f"Give an integer from 1 to {_MOST}.")
+
+
+def width_of(interval: Any) -> Interval:
+    """The interval meant.
+
+    Raises:
+        UnknownName: there is none of that name.
+        UsageError: it is no name.
+    """
+    if not isinstance(interval, (str, Interval)):
+        msg = f"interval = {interval!r} is no interval."
+        raise UsageError(msg, hint="Write it as '1m', '4h' or '1w'.")
+    return Interval.parse(interval)
+
+
+def widths_of(intervals: Any) -> list[Interval]:
+    """The intervals meant, each once.
+
+    Raises:
+        UnknownName: there is none of a name.
+        UsageError: it is one name, or nothing that has names.
+    """
+    if isinstance(intervals, (str, Interval)) or not isinstance(intervals, Iterable):
+        msg = f"intervals = {intervals!r} are no intervals."
+        raise UsageError(msg, hint="Give a list: ['1m', '1h'].")
+    return list(dict.fromkeys(map(width_of, intervals)))
+
+
+def opens_from(interval: Interval, time: datetime) -> datetime:
+    """The first open time at or after ``time``; at the end of the calendar the last there is."""
+    try:
+        return interval.ceil(time)
+    except OverflowError:
+        return interval.floor(time)
 
 
 def show(instant: datetime) -> str:

@@ -17,9 +17,12 @@ from marketdata.provider.arguments import (
     check_count,
     check_order,
     instant,
+    opens_from,
     show,
     spellings,
     time_range,
+    width_of,
+    widths_of,
 )
 from marketdata.provider.readers import Reader, open_reader
 from marketdata.reading import DataRange, Wanted, check_fill
@@ -125,11 +128,12 @@ class Provider:
 
         Raises:
             UnknownName: there is no such interval or market; says the nearest.
-            NoData: nothing at all is held of the market, or of 1s and 10s only candles of 1m are left.
+            NoData: nothing at all is held of the market, or only wider candles are left at the beginning of
+                the range.
             BadRange: reversed, or a time without zone.
             TransientError: the store is gone; a retry may help.
         """
-        width = Interval.parse(interval)
+        width = width_of(interval)
         return self.candles_multi(market, [width], start, end, fill, details=details)[width.name]
 
     def candles_multi(
@@ -149,10 +153,10 @@ class Provider:
         """
         reader = self._ready()
         check_fill(fill)
-        widths = list(dict.fromkeys(Interval.parse(interval) for interval in intervals))
+        widths = widths_of(intervals)
         first, last = time_range(start, end)
         chosen = self._market(market)
-        wanted = [Wanted(width, width.ceil(first), width.ceil(last)) for width in widths]
+        wanted = [Wanted(width, opens_from(width, first), opens_from(width, last)) for width in widths]
         frames = reader.candles(chosen, wanted, fill=fill is not None, details=details) if wanted else []
         if wanted and all(frame.is_empty() for frame in frames):
             self._require_data(chosen)
@@ -176,7 +180,7 @@ class Provider:
             As :meth:`candles`.
         """
         reader = self._ready()
-        width, now = Interval.parse(interval), self._clock()
+        width, now = width_of(interval), self._clock()
         check_count(n)
         until = width.floor(now) + (width.width if running else 0 * width.width)
         chosen = self._market(market)
@@ -206,7 +210,7 @@ class Provider:
             NoData: there are fewer; says how many, and since when.
         """
         reader = self._ready()
-        width = Interval.parse(interval)
+        width = width_of(interval)
         check_count(n)
         at = self._clock() if before is None else instant(before, "before")
         chosen = self._market(market)

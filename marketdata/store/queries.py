@@ -46,11 +46,11 @@ _TRADE = {
 _OPENS = "market_id = %(market)s AND open_time >= %(start)s AND open_time < %(end)s"
 # Ranges of which the wider candles do not know yet, and where the candles to fold them anew begin.
 _MARKED = "FROM candle_stale WHERE market_id = %(market)s AND start_time < %(end)s AND end_time > %(start)s"
+_DROPPED = ", (SELECT candles_dropped_before FROM store_state)"
 _STALE = f""",
     (SELECT array_agg(start_time ORDER BY stale_id) {_MARKED}),
-    (SELECT array_agg(end_time ORDER BY stale_id) {_MARKED}),
-    (SELECT candles_dropped_before FROM store_state)
-"""  # noqa: S608 - no value is in it
+    (SELECT array_agg(end_time ORDER BY stale_id) {_MARKED}){_DROPPED}
+"""
 
 
 def _arrays(values: dict[str, str], rows: str, more: str = "") -> str:
@@ -64,7 +64,7 @@ def _candles(order: str) -> dict[tuple[Interval, bool], str]:
     statements = {}
     for interval in INTERVALS:
         if interval >= STORED:
-            table, more = ("candle", "") if interval == STORED else (f"candle_{interval}", _STALE)
+            table, more = ("candle", _DROPPED) if interval == STORED else (f"candle_{interval}", _STALE)
             for details in (False, True):
                 values = _CANDLE | ({name: name for name in DETAILS} if details else {})
                 statements[interval, details] = _arrays(values, f"FROM {table} WHERE {_OPENS} {order}", more)
@@ -85,7 +85,11 @@ STATUSES = (
     "SELECT day, status FROM coverage WHERE market_id = %(market)s AND day >= %(first)s AND day <= %(last)s"
 )
 # The first trade of the first candle of a range: tells trades that were dropped from trades that never were.
-FIRST_OF_CANDLES = f"SELECT first_trade_time FROM candle WHERE {_OPENS} ORDER BY open_time LIMIT 1"  # noqa: S608
+FIRST_OF_CANDLES = (
+    f"SELECT (SELECT first_trade_time FROM candle WHERE {_OPENS} ORDER BY open_time LIMIT 1){_DROPPED}"  # noqa: S608
+)
+# A wider candle of a range, the first: tells candles that were dropped from candles that never were.
+FIRST_OF_WIDER = f"SELECT open_time FROM candle_5m WHERE {_OPENS} ORDER BY open_time LIMIT 1"  # noqa: S608
 # The first and the last candle or trade. The bounds name the few chunks where they are likely to be: without
 # them the server makes a plan over all of its chunks, which takes a hundred times as long.
 EDGES = {
@@ -99,7 +103,10 @@ EDGES = {
     for table, time in (("candle", "open_time"), ("trade", "time"))
 }
 LOADED = "SELECT count(*), max(loaded_at) FROM coverage WHERE market_id = %(market)s"
-COVERED_DAYS = "SELECT min(day), max(day) FROM coverage WHERE market_id = %(market)s"
+COVERED_DAYS = f"SELECT min(day), max(day){_DROPPED} FROM coverage WHERE market_id = %(market)s"  # noqa: S608
+WIDER_BEFORE = """
+SELECT min(open_time), max(open_time) FROM candle_5m WHERE market_id = %(market)s AND open_time < %(end)s
+"""
 COVERAGE = f"""
 SELECT {", ".join(COVERAGE_SCHEMA)} FROM coverage JOIN market USING (market_id)
 WHERE (%(market)s::smallint IS NULL OR market_id = %(market)s)

@@ -1,10 +1,9 @@
 """Reads of one store: candles of any interval, trades, what is held of a market."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
-from typing import Any
 
 import polars as pl
 from psycopg import Connection
@@ -12,20 +11,18 @@ from psycopg import Connection
 from marketdata import reading
 from marketdata.errors import NoData
 from marketdata.interval import Interval
-from marketdata.manifest import Status, day_window
+from marketdata.manifest import Status
 from marketdata.market import Market
 from marketdata.reading import COVERAGE_SCHEMA, WORST, DataRange, Wanted
 from marketdata.store import queries
+from marketdata.store.edges import DAWN, Edges, Row, one, rows
 from marketdata.store.pool import Pool
 from marketdata.store.queries import PAGE, STORED
 from marketdata.trade import TRADE_SCHEMA
 
 _FIRST_ID = -(1 << 63)
 _MIXED = pl.lit("mixed")
-_DAWN, _DUSK = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
-_DAY, _INSTANT = timedelta(days=1), timedelta(microseconds=1)
-Row = tuple[Any, ...]
-Span = tuple[datetime, datetime]
+_WIDER = Interval.parse("5m")
 
 
 class StoreReader:
@@ -37,11 +34,9 @@ class StoreReader:
         """Prepare; :meth:`open` connects."""
         self._pool = Pool(url)
         self._ids: dict[Market, int] = {}
-        # Where a market was found to begin and to end: where the next read looks first. Nothing rests on it.
-        self._known: dict[int, DataRange] = {}
+        self._edges = Edges()
+        # Intervals a candle, the last time: how far back the next read looks at first.
         self._stretch: dict[tuple[int, Interval], float] = {}
-        self._nothing: dict[tuple[int, str], Row] = {}
-        self._none_before: set[Row] = set()
 
     @property
     def where(self) -> str:
@@ -70,8 +65,8 @@ class StoreReader:
 
     def markets(self) -> list[Market]:
         """Every market that the store knows, by name."""
-        rows = self._pool.read(lambda connection: _rows(connection, queries.MARKETS, {}))
-        self._ids = {Market(exchange, symbol): market_id for market_id, exchange, symbol in rows}
+        found = self._pool.read(lambda connection: rows(connection, queries.MARKETS, {}))
+        self._ids = {Market(exchange, symbol): market_id for market_id, exchange, symbol in found}
         return list(self._ids)
 
     def holds(self, market: Market) -> bool:
@@ -81,26 +76,19 @@ class StoreReader:
     def coverage(self, market: Market | None, start: date | None, end: date | None) -> pl.DataFrame:
         """One row a day of ``[start, end)``, COVERAGE_SCHEMA."""
         asked = {"market": None if market is None else self._ids[market], "start": start, "end": end}
-        rows = self._pool.read(lambda connection: _rows(connection, queries.COVERAGE, asked))
-        return pl.DataFrame(rows, schema=COVERAGE_SCHEMA, orient="row")
+        found = self._pool.read(lambda connection: rows(connection, queries.COVERAGE, asked))
+        return pl.DataFrame(found, schema=COVERAGE_SCHEMA, orient="row")
 
     def begins(self, market: Market) -> datetime | None:
         """From when on the market is held: the start of its first day, or its first candle."""
         market_id = self._ids[market]
-        return self._pool.read(lambda connection: self._begins(connection, market_id))
-
-    def _begins(self, connection: Connection, market_id: int) -> datetime | None:
-        first_day, _ = _one(connection, queries.COVERED_DAYS, {"market": market_id})
-        found = self._range(connection, market_id)
-        starts = [span[0] for span in (found.candles, found.trades) if span is not None]
-        if first_day is not None:
-            starts.append(day_window(first_day)[0])
-        return min(starts, default=None)
+        held = self._pool.read(lambda connection: self._edges.held(connection, market_id))
+        return None if held is None else held[0]
 
     def data_range(self, market: Market) -> DataRange:
         """First and last time of trades and candles."""
         market_id = self._ids[market]
-        return self._pool.read(lambda connection: self._range(connection, market_id))
+        return self._pool.read(lambda connection: self._edges.range(connection, market_id))
 
     # -- candles and trades -------------------------------------------------------------------------
 
@@ -112,11 +100,12 @@ class StoreReader:
 
         def work(connection: Connection) -> list[pl.DataFrame]:
             if len(wanted) == 1 and not fill and _is_small(wanted[0]):
-                row = _one(connection, *_statement(market_id, wanted[0], details=details))
+                row = one(connection, *_statement(market_id, wanted[0], details=details))
                 if not queries.stale_ranges(row, wanted[0]):
+                    _require_minutes(connection, market_id, wanted[0], row)
                     return [queries.candle_frame(row, details=details)]
             with connection.transaction():
-                frames = [_any(connection, market_id, each, details=details) for each in wanted]
+                frames = [self._any(connection, market_id, each, details=details) for each in wanted]
                 if fill:
                     pairs = zip(frames, wanted, strict=True)
                     frames = [_filled(connection, market_id, frame, each) for frame, each in pairs]
@@ -134,26 +123,25 @@ class StoreReader:
             def read(start: datetime, end: datetime) -> pl.DataFrame:
                 asked = Wanted(interval, start, end)
                 if interval < STORED:
-                    return _any(connection, market_id, asked, details=details)
+                    return self._any(connection, market_id, asked, details=details)
                 return _newest(connection, market_id, asked, count, details=details)
 
             # First where they were the last time: a market that trades is asked once.
-            known, stretch = self._known.get(market_id), self._stretch.get((market_id, interval), 2.0)
-            span = count * stretch * interval.width
+            known, stretch = self._edges.known.get(market_id), self._stretch.get((market_id, interval), 2.0)
             if known is not None and known.candles is not None and interval >= STORED:
                 newest = min(interval.floor(known.candles[1]) + interval.width, until)
-                if newest - _DAWN > span:
-                    found = read(interval.floor(newest - span), until)
+                if count * stretch < (newest - DAWN) / interval.width:
+                    found = read(interval.floor(newest - count * stretch * interval.width), until)
                     if len(found) >= count:
-                        self._seen(market_id, found["open_time"][-1])
+                        self._edges.seen(market_id, found["open_time"][-1])
                         return found.tail(count)
-            begins = self._begins(connection, market_id)
-            known = self._known[market_id]
-            held = known.trades if interval < STORED else known.candles
-            if held is None or begins is None:
+            held = self._edges.held(connection, market_id)
+            if interval <= STORED:
+                known = self._edges.known[market_id]
+                held = known.trades if interval < STORED else known.candles
+            if held is None:
                 return read(until, until)
-            # Wider candles may be older than the candles and the trades that retention has left.
-            begins = interval.floor(held[0] if interval < STORED else begins)
+            begins = interval.floor(held[0])
             ends = max(begins, min(until, interval.floor(held[1]) + interval.width))
             found = reading.last_of(read, interval, count, ends, begins)
             if len(found):
@@ -180,56 +168,30 @@ class StoreReader:
 
         return self._pool.read(work)
 
-    def _seen(self, market_id: int, open_time: datetime) -> None:
-        """Look there the next time."""
-        known = self._known[market_id]
-        if known.candles is not None and open_time > known.candles[1]:
-            self._known[market_id] = replace(known, candles=(known.candles[0], open_time))
+    def _any(self, connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:
+        """Any read of candles; narrower than a minute they are folded from trades."""
+        cut = self._cut(connection, market_id, wanted)
+        if wanted.interval >= STORED:
+            return _pages(connection, market_id, cut, details=details)
+        frame = reading.folded(partial(_trades, connection, market_id), cut.interval, cut.start, cut.end)
+        first = frame["first_trade_time"][0] if len(frame) else None
+        _require_trades(connection, market_id, wanted.start, wanted.end, first)
+        if not details:
+            return frame
+        statuses = _statuses(connection, market_id, wanted.start, wanted.end)
+        return reading.detailed(frame, wanted.interval, statuses)
 
-    def _range(self, connection: Connection, market_id: int) -> DataRange:
-        """First and last times: where they were, else where the days say, else anywhere."""
-        market = {"market": market_id}
-        first_day, last_day = _one(connection, queries.COVERED_DAYS, market)
-        opens = _DAWN if first_day is None else day_window(first_day)[0]
-        closes = _DUSK if first_day is None else opens + _DAY
-        newest = _DAWN if last_day is None else day_window(last_day)[0]
-        anywhere = market | {"first_from": opens, "first_to": _DUSK, "last_from": _DAWN}
-        before = market | {"first_from": _DAWN, "first_to": opens - _INSTANT, "last_from": _DUSK}
-        known = self._known.get(market_id, DataRange(None, None))
-        spans: dict[str, Span | None] = {"candle": known.candles, "trade": known.trades}
-        for table, span in spans.items():
-            statement, nothing = queries.EDGES[table], (market_id, table)
-            first_to, last_from = (
-                (closes, newest) if span is None else (max(closes, span[0]), max(newest, span[1]))
-            )
-            near = market | {"first_from": opens, "first_to": first_to, "last_from": last_from}
-            first, last = _one(connection, statement, near)
-            if first is None or last is None:
-                loaded = (*_one(connection, queries.LOADED, market), first_day)
-                if last is not None or self._nothing.get(nothing) != loaded:
-                    first, last = _one(connection, statement, anywhere)
-                    if first is None:
-                        self._nothing[nothing] = loaded
-            # Rows from before the first day come from a stream alone, and only at the end: looked for once.
-            if first_day is not None and (*nothing, first_day) not in self._none_before:
-                older, _ = _one(connection, statement, before)
-                first, last = older or first, last or older
-                if older is None:
-                    self._none_before.add((*nothing, first_day))
-            spans[table] = None if first is None or last is None else (_utc(first), _utc(last))
-        found = DataRange(spans["trade"], spans["candle"])
-        self._known[market_id] = found
-        return found
-
-
-def _rows(connection: Connection, statement: str, asked: Mapping[str, object]) -> list[Row]:
-    with connection.cursor(binary=True) as cursor:
-        return cursor.execute(statement, asked, prepare=True).fetchall()
-
-
-def _one(connection: Connection, statement: str, asked: Mapping[str, object]) -> Row:
-    """The only row of a statement that gives one, or nothing but nulls."""
-    return _rows(connection, statement, asked)[0]
+    def _cut(self, connection: Connection, market_id: int, wanted: Wanted) -> Wanted:
+        """A long range, which is read in many pieces, cut to where the market has anything."""
+        interval = wanted.interval
+        longest = max(reading.LONG, interval.width * PAGE) if interval >= STORED else reading.LONG
+        if wanted.end - wanted.start <= longest:
+            return wanted
+        held = self._edges.held(connection, market_id)
+        if held is None:
+            return replace(wanted, end=wanted.start)
+        first, last = interval.floor(held[0]), interval.floor(held[1]) + interval.width
+        return replace(wanted, start=max(wanted.start, first), end=min(wanted.end, last))
 
 
 def _is_small(wanted: Wanted) -> bool:
@@ -246,7 +208,8 @@ def _statement(market_id: int, wanted: Wanted, *, details: bool) -> tuple[str, d
 
 
 def _page(connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:
-    row = _one(connection, *_statement(market_id, wanted, details=details))
+    row = one(connection, *_statement(market_id, wanted, details=details))
+    _require_minutes(connection, market_id, wanted, row)
     frame = queries.candle_frame(row, details=details)
     return _fresh(connection, market_id, wanted, row, frame, details=details)
 
@@ -256,7 +219,7 @@ def _newest(
 ) -> pl.DataFrame:
     """At least the last ``count`` candles of a range, oldest first."""
     statement = queries.LAST_CANDLES[wanted.interval, details]
-    row = _one(connection, statement, _asked(market_id, wanted) | {"count": count})
+    row = one(connection, statement, _asked(market_id, wanted) | {"count": count})
     frame = queries.candle_frame(row, details=details, newest_first=True)
     if len(frame) == count:
         wanted = replace(wanted, start=frame["open_time"][0])
@@ -269,7 +232,7 @@ def _fresh(
     """The frame, with those candles made anew of which a wider interval does not know yet."""
     stale = queries.stale_ranges(row, wanted)
     for each in stale:
-        minutes = _any(connection, market_id, replace(each, interval=STORED), details=details)
+        minutes = _pages(connection, market_id, replace(each, interval=STORED), details=details)
         wide = widened(minutes, wanted.interval)
         inside = pl.col("open_time").is_between(each.start, each.end, closed="left")
         frame = pl.concat([frame.filter(~inside), wide])
@@ -303,18 +266,9 @@ def widened(minutes: pl.DataFrame, interval: Interval) -> pl.DataFrame:
     return wide
 
 
-def _any(connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:
-    """Any read of candles, a page at a time; narrower than a minute they are folded from trades."""
+def _pages(connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:
+    """Candles of one minute or wider, a page at a time."""
     interval, start, end = wanted.interval, wanted.start, wanted.end
-    if interval < STORED:
-        frame = reading.folded(partial(_trades, connection, market_id), interval, start, end)
-        first = frame["first_trade_time"][0] if len(frame) else None
-        _require_trades(connection, market_id, start, end, first)
-        return (
-            reading.detailed(frame, interval, _statuses(connection, market_id, start, end))
-            if details
-            else frame
-        )
     frames = [queries.candle_schema(details=details).to_frame()]
     while start < end:
         page = Wanted(interval, start, min(end, start + PAGE * interval.width))
@@ -328,7 +282,7 @@ def _trades(connection: Connection, market_id: int, start: datetime, end: dateti
     frames = [TRADE_SCHEMA.to_frame()]
     while True:
         asked = {"market": market_id, "after": after, "after_id": after_id, "end": end, "count": PAGE}
-        frames.append(queries.trade_frame(_one(connection, queries.TRADES, asked)))
+        frames.append(queries.trade_frame(one(connection, queries.TRADES, asked)))
         if len(frames[-1]) < PAGE:
             return pl.concat(frames)
         after, after_id = frames[-1]["time"][-1], frames[-1]["trade_id"][-1]
@@ -339,19 +293,45 @@ def _require_trades(
 ) -> None:
     """Refuse a range of whose beginning only candles are left, for then its trades would look like none."""
     asked = {"market": market_id, "start": STORED.ceil(start), "end": end}
-    rows = _rows(connection, queries.FIRST_OF_CANDLES, asked)
-    traded = rows[0][0] if rows else None
+    traded, dropped = one(connection, queries.FIRST_OF_CANDLES, asked)
     if traded is None or (first is not None and first <= traded):
-        return
+        traded = _first_wider(connection, market_id, start, end if first is None else first, dropped)
+        if traded is None:
+            return
     since = "none" if first is None else f"those from {first.isoformat()} on"
     msg = f"The store holds candles from {traded.isoformat()} on; of trades it holds {since} in this range."
     raise NoData(msg, hint="Read candles of 1m or wider, or the trades of the lake: Provider(lake=...).")
 
 
+def _require_minutes(connection: Connection, market_id: int, wanted: Wanted, row: Row) -> None:
+    """Refuse one-minute candles of a time of which only wider ones are left."""
+    if wanted.interval > STORED:
+        return
+    dropped = row[-1]
+    first = _first_wider(connection, market_id, wanted.start, wanted.end, dropped)
+    if first is not None:
+        msg = (
+            f"The store holds 1m candles from {dropped.isoformat()} on, and only wider ones from before:"
+            f" the first of this range at {first.isoformat()}."
+        )
+        raise NoData(msg, hint="Read 5m or wider, or the candles of the lake: Provider(lake=...).")
+
+
+def _first_wider(
+    connection: Connection, market_id: int, start: datetime, end: datetime, dropped: datetime | None
+) -> datetime | None:
+    """The first wider candle, wholly inside a range, whose one-minute candles retention has removed."""
+    if dropped is None or start >= dropped:
+        return None
+    asked = {"market": market_id, "start": _WIDER.ceil(start), "end": _WIDER.floor(min(end, dropped))}
+    found = rows(connection, queries.FIRST_OF_WIDER, asked)
+    return found[0][0] if found else None
+
+
 def _statuses(connection: Connection, market_id: int, start: datetime, end: datetime) -> pl.DataFrame:
     asked = {"market": market_id, "first": start.date(), "last": end.date()}
-    rows = _rows(connection, queries.STATUSES, asked)
-    return pl.DataFrame(rows, schema={"day": pl.Date(), "status": pl.String()}, orient="row")
+    found = rows(connection, queries.STATUSES, asked)
+    return pl.DataFrame(found, schema={"day": pl.Date(), "status": pl.String()}, orient="row")
 
 
 def _filled(connection: Connection, market_id: int, frame: pl.DataFrame, wanted: Wanted) -> pl.DataFrame:
@@ -365,18 +345,16 @@ def _filled(connection: Connection, market_id: int, frame: pl.DataFrame, wanted:
         if since is None:
             return None
         minute = STORED.floor(edge)
-        for values, column in (
-            (_trades(connection, market_id, minute, edge), "price"),
-            (_newest(connection, market_id, Wanted(STORED, since, minute), 1, details=False), "close"),
-        ):
-            if len(values):
-                close: float = values[column][-1]
+        trades = _trades(connection, market_id, minute, edge)
+        if len(trades):
+            price: float = trades["price"][-1]
+            return price
+        for interval in (STORED, _WIDER):  # of the time before the first minute wider ones are left
+            asked = Wanted(interval, since, interval.floor(minute))
+            candles = _newest(connection, market_id, asked, 1, details=False)
+            if len(candles):
+                close: float = candles["close"][-1]
                 return close
         return None
 
     return reading.filled(frame, wanted.interval, (wanted.start, wanted.end), complete, close_before)
-
-
-def _utc(time: datetime) -> datetime:
-    """The same time, whatever object stands for the zone."""
-    return time.astimezone(UTC)

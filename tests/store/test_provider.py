@@ -227,6 +227,74 @@ def test_trades_that_are_no_longer_kept_are_not_taken_for_none(database: str, tm
         assert found.trades[0] >= at("2025-06-03")
 
 
+def retain(url: str, until: datetime) -> None:
+    """Remove one-minute candles as retention does, and keep what is made of them."""
+    with connect(url) as connection:
+        if wider.is_timescale(connection):
+            connection.execute("SELECT drop_chunks('candle', older_than => %s)", (until,))
+        else:
+            connection.execute("ALTER TABLE candle DISABLE TRIGGER USER")
+            connection.execute("DELETE FROM candle WHERE open_time < %s", (until,))
+            connection.execute("ALTER TABLE candle ENABLE TRIGGER USER")
+        connection.execute("UPDATE store_state SET candles_dropped_before = %s", (until,))
+
+
+def test_candles_that_are_no_longer_kept_are_not_taken_for_none(database: str, tmp_path: Path) -> None:
+    lake = Lake.open(str(tmp_path / "lake"))
+    for number in (0, 1, 60):
+        put(lake, database, BTC, day_of(number), trades_of(day_of(number), 300))
+    wider.refresh(database)
+    with Provider(database_url=database, clock=lambda: at("2025-08-15")) as store:
+        before = {width: store.candles(BTC, width, "2025-06-01", "2025-08-10") for width in ALL[3:]}
+        filled = store.candles(BTC, "5m", "2025-06-03", "2025-06-04", "previous")
+        with connect(database) as connection:
+            row = connection.execute("SELECT max(open_time) FROM candle").fetchone()
+            assert row is not None
+        retain(database, at("2025-07-07"))
+        for fill in (None, "previous"):
+            for end in ("2025-06-04", "2025-08-10"):
+                with pytest.raises(NoData, match="only wider ones from before"):
+                    store.candles(BTC, "1m", "2025-06-02", end, fill)
+        assert len(store.candles(BTC, "1m", "2025-07-10", "2025-08-10")) > 100
+        assert store.candles(BTC, "1m", "2025-05-01", "2025-06-01").is_empty()
+        for width, frame in before.items():
+            assert store.candles(BTC, width, "2025-06-01", "2025-08-10").equals(frame)
+            assert store.latest_candles(BTC, width, 10_000).equals(frame)
+        assert store.candles(BTC, "5m", "2025-06-03", "2025-06-04", "previous").equals(filled)
+        assert len(store.warmup(BTC, "1d", 3)) == 3
+        with connect(database) as connection:
+            connection.execute("DELETE FROM trade WHERE time < %s", (at("2025-07-07"),))
+        for end in ("2025-06-04", "2025-08-10"):
+            with pytest.raises(NoData, match="of trades it holds"):
+                store.trades(BTC, "2025-06-02", end)
+
+
+def test_a_market_of_which_only_old_candles_are_left_has_its_latest(database: str, tmp_path: Path) -> None:
+    """One that is no longer traded, after retention."""
+    lake = Lake.open(str(tmp_path / "lake"))
+    for number in (0, 1):
+        put(lake, database, BTC, day_of(number), trades_of(day_of(number), 300))
+    wider.refresh(database)
+    with connect(database) as connection:
+        connection.execute("DELETE FROM trade")
+        connection.execute("DELETE FROM coverage")
+    retain(database, at("2025-07-07"))
+    with Provider(database_url=database, clock=lambda: at("2025-08-15")) as store:
+        assert store.data_range(BTC) is None
+        days = store.latest_candles(BTC, "1d", 5)
+        assert days["open_time"].to_list() == [at("2025-06-02"), at("2025-06-03")]
+        assert store.warmup(BTC, "4h", 12).equals(store.latest_candles(BTC, "4h", 12))
+        assert store.latest_candles(BTC, "1m", 5).is_empty()
+
+
+def test_a_range_that_is_far_longer_than_the_data_is_cut_to_it(store: Provider, lake: Provider) -> None:
+    for interval in ("10s", "1m", "5m", "1w"):
+        ours = store.candles(BTC, interval, "0001-01-01", "9999-12-31")
+        assert_frame_equal(ours, lake.candles(BTC, interval, "0001-01-01", "9999-12-31"), rel_tol=1e-9)
+        assert_frame_equal(ours, store.candles(BTC, interval, "2025-05-26", "2025-06-16"))
+    assert store.trades(BTC, "0001-01-01", "9999-12-31").equals(lake.trades(BTC, "2025-01-01", "2026-01-01"))
+
+
 def test_candles_without_trades_of_their_own_come_with_nulls(database: str) -> None:
     """Those that an exchange served have no ids, no times and sometimes no count."""
     with connect(database) as connection:
