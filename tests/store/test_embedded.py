@@ -1,9 +1,11 @@
 """The PostgreSQL from a wheel: starts, stops what it started, keeps its data, shuts others out."""
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,22 @@ def test_as_root_it_runs_as_another_user(folder: Path) -> None:
     server = EmbeddedServer(folder, options=OPTIONS)
     with server:
         assert Path(f"/proc/{server.pid}").stat().st_uid != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="no TimescaleDB: it is run as an ordinary user already")
+def test_as_an_ordinary_user_it_runs_as_that_user() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        program = (
+            "import os, sys, pathlib, marketdata.store.engine, psycopg\n"
+            "from marketdata.store.embedded import EmbeddedServer\n"
+            f"os.setgroups([]); os.setgid({nobody.pw_gid}); os.setuid({nobody.pw_uid})\n"
+            "server = EmbeddedServer(pathlib.Path(sys.argv[1]))\n"
+            "with server as url, psycopg.connect(url) as connection:\n"
+            "    print(pathlib.Path(f'/proc/{server.pid}').stat().st_uid)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, f"{folder}/pg"], capture_output=True, text=True, check=False
+        )
+    assert (done.stdout.split(), done.stderr) == ([str(nobody.pw_uid)], "")
