@@ -25,7 +25,7 @@ from marketdata.manifest import Manifest, day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
 from marketdata.store import candles as candle_rows
-from marketdata.store import coverage, engine, locks, wider
+from marketdata.store import chunks, coverage, engine, locks, wider
 from marketdata.store import trades as trade_rows
 from marketdata.store.markets import market_id
 
@@ -107,6 +107,8 @@ def replace_day(  # noqa: PLR0917 - what it is, in the order of a sentence
         # Known to all at once: a load that takes a minute must not hold up others who name the market.
         with connection.transaction():
             number = market_id(connection, market, create=True)
+        if frames is not None:
+            chunks.make_room(connection, day)
         with connection.transaction():
             report = _replace(connection, number, frames, candles, manifest, refresh=refresh, began=began)
         if widen and (report.candles_changed or report.candles_removed):

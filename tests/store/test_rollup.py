@@ -3,7 +3,6 @@
 The laws hold on every server; on TimescaleDB once what was marked has been refreshed.
 """
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -287,25 +286,6 @@ def test_minutes_of_now_are_in_every_wider_interval_at_once(database: str) -> No
             assert_wider_are_the_fold(connection, 1)
 
 
-def test_two_writers_in_one_hour_lose_nothing(database: str) -> None:
-    """Each writes minutes of its own; all fall into the same wider candles."""
-    times = every(1, MONDAY, MONDAY + timedelta(hours=1))
-    start = threading.Barrier(4)
-
-    def write(part: int) -> None:
-        with connect(database, autocommit=True) as connection:
-            start.wait(10)
-            for at, time in enumerate(times[part::4]):
-                put(connection, candles(1, [time], seed=part * 100 + at))
-
-    with ThreadPoolExecutor(4) as writers:
-        list(writers.map(write, range(4)))
-    with connect(database, autocommit=True) as connection:
-        refresh(connection)
-        assert len(held(connection, "candle_1m", 1)) == 60
-        assert_wider_are_the_fold(connection, 1)
-
-
 def test_the_second_writer_of_an_hour_waits_for_the_first_and_sees_its_candles(
     database: str, plain: None
 ) -> None:
@@ -367,17 +347,6 @@ def test_a_crash_between_commit_and_refresh_leaves_a_mark_that_heals(database: s
         assert refresh(connection) == 1
         assert_wider_are_the_fold(connection, 1)
         assert refresh(connection) == 0
-
-
-def test_a_change_during_a_refresh_keeps_its_mark(database: str, timescale: str) -> None:
-    with both(database) as (one, other):
-        put(one, candles(1, every(5)))
-        with other.transaction():
-            put(other, candles(1, [MONDAY + 3 * MINUTE], seed=5))
-            assert refresh(one) == 1
-        assert one.execute("SELECT count(*) FROM candle_stale").fetchone() == (1,)
-        assert refresh(one) == 1
-        assert_wider_are_the_fold(one, 1)
 
 
 def test_changes_in_compressed_chunks_reach_every_wider_interval(database: str, timescale: str) -> None:
