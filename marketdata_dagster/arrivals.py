@@ -14,7 +14,7 @@ from pyarrow import fs as pafs
 from marketdata.lake import Lake
 from marketdata.lake.paths import Kind, Part, root_folder
 from marketdata_dagster import metadata, verdicts
-from marketdata_dagster.checks import AGREE, COMPLETE, evaluation, latest
+from marketdata_dagster.checks import AGREE, COMPLETE, evaluation, latest, targeted
 from marketdata_dagster.defs.partitions import Job
 from marketdata_dagster.defs.resources import Platform
 
@@ -99,7 +99,7 @@ def _evaluate(
     """Check the days that were recorded just now; the comparison waits until there are candles."""
     name = COMPLETE if kind == "trades" else AGREE
     asset = dg.AssetKey([exchange, "trades" if kind == "trades" else "candles"])
-    targets = latest(instance, asset, [job.key for job in jobs])
+    targets = targeted(instance, asset, [job.key for job in jobs])
     for job in jobs:
         if job.key not in targets:
             continue

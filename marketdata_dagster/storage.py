@@ -9,14 +9,15 @@ files and everything that reads them stay Dagster's.
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
-from dagster import EventLogEntry
+from dagster import DagsterEventType, EventLogEntry
 from dagster._core.events import ASSET_EVENTS
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
     INDEX_SHARD_NAME,
     SqliteEventLogStorage,
@@ -24,11 +25,13 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, bindparam, create_engine, select
 from sqlalchemy import event as listening
 from sqlalchemy.pool import StaticPool
 
 _MOST_OPEN = 16
+_Row = dict[str, Any]
+_StoreInIndex = Callable[[Connection, Sequence[EventLogEntry], Sequence[_Row], Sequence[int]], None]
 
 
 class Config(TypedDict):
@@ -74,29 +77,98 @@ class LocalEventLog(SqliteEventLogStorage):
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events of the partitions of a run, in two transactions however many they are."""
-        runs: dict[str, list[EventLogEntry]] = {}
+        batches: dict[tuple[str, _StoreInIndex], list[EventLogEntry]] = {}
         for event in events:
-            if event.run_id and _is_of_an_asset(event):
-                runs.setdefault(event.run_id, []).append(event)
+            store = self._store_in_index(event)
+            if event.run_id and store is not None:
+                batches.setdefault((event.run_id, store), []).append(event)
             else:
                 self.store_event(event)
-        for run_id, batch in runs.items():
-            self._store_batch(run_id, batch)
+        for (run_id, store), batch in batches.items():
+            rows = [self._event_to_row(event) for event in batch]
+            with self.run_connection(run_id) as connection:
+                connection.execute(SqlEventLogStorageTable.insert(), rows)
+            with self.index_transaction() as connection:
+                insert = SqlEventLogStorageTable.insert().returning(
+                    SqlEventLogStorageTable.c.id, sort_by_parameter_order=True
+                )
+                ids = list(connection.execute(insert, rows).scalars())
+                store(connection, batch, rows, ids)
+            os.utime(self.path_for_shard(run_id))
 
-    def _store_batch(self, run_id: str, events: Sequence[EventLogEntry]) -> None:
-        rows = [self._event_to_row(event) for event in events]
-        with self.run_connection(run_id) as connection:
-            connection.execute(SqlEventLogStorageTable.insert(), rows)
-        with self.index_transaction() as connection:
-            insert = SqlEventLogStorageTable.insert().returning(
-                SqlEventLogStorageTable.c.id, sort_by_parameter_order=True
+    def _store_in_index(self, event: EventLogEntry) -> "_StoreInIndex | None":
+        """What the index keeps of such an event, when it can be kept for many at once."""
+        if not event.is_dagster_event:
+            return None
+        if event.dagster_event_type in ASSET_EVENTS:
+            return self._store_asset_events
+        if event.dagster_event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
+            partition = event.get_dagster_event().asset_check_evaluation_data.partition
+            return None if partition is None else self._store_evaluations
+        return None
+
+    def _store_asset_events(
+        self, connection: Connection, events: Sequence[EventLogEntry], _: Sequence[_Row], ids: Sequence[int]
+    ) -> None:
+        self._store_asset_event_tags(connection, events, ids)
+        last = {str(event.get_dagster_event().asset_key): at for at, event in enumerate(events)}
+        for at in last.values():
+            self._store_asset_event(connection, events[at], ids[at])
+
+    def _store_evaluations(
+        self,
+        connection: Connection,
+        events: Sequence[EventLogEntry],
+        rows: Sequence[_Row],
+        ids: Sequence[int],
+    ) -> None:
+        """Each evaluation takes the place of the row that was planned for it, as Dagster does one by one."""
+        found = [
+            _evaluation_row(event, row, event_id)
+            for event, row, event_id in zip(events, rows, ids, strict=True)
+        ]
+        table = AssetCheckExecutionsTable
+        names = ("asset_key", "check_name", "run_id", "partition")
+        keys = {tuple(row[name] for name in names) for row in found}
+        planned = {
+            tuple(row)
+            for asset, check, run_id in {key[:3] for key in keys}
+            for row in connection.execute(
+                select(*(table.c[name] for name in names)).where(
+                    table.c.asset_key == asset, table.c.check_name == check, table.c.run_id == run_id
+                )
             )
-            ids = list(connection.execute(insert, rows).scalars())
-            self._store_asset_event_tags(connection, events, ids)
-            last = {str(event.get_dagster_event().asset_key): at for at, event in enumerate(events)}
-            for at in last.values():
-                self._store_asset_event(connection, events[at], ids[at])
-        os.utime(self.path_for_shard(run_id))
+        }
+        where = [table.c[name] == bindparam(f"old_{name}") for name in names]
+        update = table.update().where(*where)
+        changed = [
+            row | {f"old_{name}": row[name] for name in names}
+            for row in found
+            if tuple(row[name] for name in names) in planned
+        ]
+        if changed:
+            values: dict[str, Any] = {name: bindparam(name) for name in found[0] if name not in names}
+            connection.execute(update.values(values), changed)
+        fresh = [row for row in found if tuple(row[name] for name in names) not in planned]
+        if fresh:
+            connection.execute(table.insert(), fresh)
+
+    def _store_asset_check_evaluation_planned(self, event: EventLogEntry, event_id: int | None) -> None:
+        """As Dagster does, which writes the event, a list of all keys, out anew for each of them."""
+        planned = event.get_dagster_event().asset_check_planned_data
+        keys = planned.partitions_subset.get_partition_keys() if planned.partitions_subset else [None]
+        logged = self._event_to_row(event)
+        row = {
+            "asset_key": planned.asset_key.to_string(),
+            "check_name": planned.check_name,
+            "run_id": event.run_id,
+            "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+            "evaluation_event": logged["event"],
+            "evaluation_event_timestamp": logged["timestamp"],
+            "evaluation_event_storage_id": event_id,
+        }
+        with self.index_connection() as connection:
+            connection.execute(AssetCheckExecutionsTable.insert(), [row | {"partition": key} for key in keys])
 
     def store_event(self, event: EventLogEntry) -> None:
         """Store an event, and let those who watch the run's file know: its bytes change later."""
@@ -140,8 +212,22 @@ class LocalEventLog(SqliteEventLogStorage):
         super().dispose()
 
 
-def _is_of_an_asset(event: EventLogEntry) -> bool:
-    return event.is_dagster_event and event.dagster_event_type in ASSET_EVENTS
+def _evaluation_row(event: EventLogEntry, row: _Row, event_id: int) -> _Row:
+    """An evaluation as Dagster keeps it; ``row`` is what the event log holds of the event."""
+    evaluation = event.get_dagster_event().asset_check_evaluation_data
+    target = evaluation.target_materialization_data
+    status = AssetCheckExecutionRecordStatus
+    return {
+        "asset_key": evaluation.asset_key.to_string(),
+        "check_name": evaluation.check_name,
+        "partition": evaluation.partition,
+        "run_id": event.run_id,
+        "execution_status": (status.SUCCEEDED if evaluation.passed else status.FAILED).value,
+        "evaluation_event": row["event"],
+        "evaluation_event_timestamp": row["timestamp"],
+        "evaluation_event_storage_id": event_id,
+        "materialization_event_storage_id": None if target is None else target.storage_id,
+    }
 
 
 def _do_not_wait_for_the_disk(connection: Any, record: Any) -> None:  # noqa: ARG001
