@@ -8,16 +8,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import sql
 from typer.main import get_command
 
 from marketdata.cli.main import app, main
 from marketdata.exchange_sim import RunningExchange, SimConfig
+from marketdata.store.embedded import EmbeddedServer
+from marketdata.store.engine import connect
 from tests.conftest import ROOT
 from tests.docs.blocks import DOCUMENTS, blocks, commands
 
@@ -26,7 +31,13 @@ MARKETS = "".join(
     for exchange, symbol in (("kraken", "BTC/USD"), ("binance", "BTC/USDT"))
 )
 DOWNLOAD = "1685577600,27210.1,0.01\n1685577661,27211.5,1.25\n1685750461,27300.0,0.5\n"
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+GROUPS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = {
+    f"{name} {inner}" if inner else name: command
+    for name, group in GROUPS.items()
+    for inner, command in getattr(group, "commands", {"": group}).items()
+}
+STORE = "marketdata db "
 WITH_COMMANDS = [document for document in DOCUMENTS if commands(document)]
 Environment = dict[str, str]
 
@@ -64,6 +75,26 @@ def kept_lake(tmp_path_factory: pytest.TempPathFactory, environment: Environment
     folder = tmp_path_factory.mktemp("kept")
     call("marketdata backfill kraken:BTC/USD --last 7d", folder, environment)
     return folder / ".marketdata"
+
+
+@pytest.fixture(scope="module")
+def databases() -> Iterator[Callable[[], str]]:
+    """Makes empty databases, on a server that is started for the first of them."""
+    root = Path(tempfile.mkdtemp(prefix="md-docs-"))
+    server = EmbeddedServer(root, options={"fsync": "off"})
+    numbers = count(1)
+
+    def make() -> str:
+        if server.pid is None:
+            server.start()
+        name = f"reader_{next(numbers)}"
+        with connect(server.url, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return server.url_of(name)
+
+    yield make
+    server.stop()
+    shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture
@@ -127,9 +158,11 @@ def start_and_stop(command: str, folder: Path, environment: Environment) -> None
 
 @pytest.mark.parametrize("document", WITH_COMMANDS, ids=name)
 def test_the_commands_of_a_document_work_in_their_order(
-    document: Path, folder: Path, environment: Environment
+    document: Path, folder: Path, environment: Environment, databases: Callable[[], str]
 ) -> None:
     for command in commands(document):
+        if command.startswith(STORE) and "MARKETDATA_DATABASE_URL" not in environment:
+            environment = environment | {"MARKETDATA_DATABASE_URL": databases()}
         call(command, folder, environment)
 
 
@@ -158,14 +191,23 @@ def test_the_make_targets_of_a_document_exist(document: Path) -> None:
     assert {command.split()[1] for command in commands(document, "make")} <= targets
 
 
-def test_the_examples_in_the_help_work(folder: Path, environment: Environment) -> None:
+def test_the_examples_in_the_help_work(
+    folder: Path, environment: Environment, databases: Callable[[], str]
+) -> None:
     (folder / "trades.csv").write_text(DOWNLOAD)
     epilogs = "\n".join(command.epilog or "" for command in COMMANDS.values())
     examples = [line for line in epilogs.splitlines() if line.startswith("marketdata ")]
     assert len(examples) >= 12
     call("marketdata backfill kraken:BTC/USD --start 2025-06-01 --end 2025-06-03", folder, environment)
+    store = environment | {"MARKETDATA_DATABASE_URL": databases()}
+    call("marketdata db upgrade", folder, store)
     for example in examples:
-        call(example, folder, environment)
+        if example.startswith(f"{STORE}upgrade"):
+            call(example, folder, environment | {"MARKETDATA_DATABASE_URL": databases()})
+            continue
+        call(example, folder, store if example.startswith(STORE) else environment)
+        if example.startswith(f"{STORE}downgrade"):
+            call("marketdata db upgrade", folder, store)
 
 
 def test_the_document_names_every_command_and_every_option() -> None:
