@@ -72,7 +72,7 @@ def _measured(server: str, trades: pl.DataFrame, candles: pl.DataFrame) -> list[
             _live(url, str(about), trades),
             *_upserts(url, str(about), candles),
         ]
-        return rows + (_compressed(url, str(about)) if about.timescaledb else [])
+        return rows + (_compressed(url, str(about), trades, candles) if about.timescaledb else [])
 
 
 def _days(url: str, server: str, settings: str, trades: pl.DataFrame) -> list[Row]:
@@ -158,42 +158,33 @@ def _upserts(url: str, server: str, candles: pl.DataFrame) -> list[Row]:
     ]
 
 
-def _compressed(url: str, server: str) -> list[Row]:
-    """Every chunk compressed: bytes with their indexes, of what the other figures have left."""
+def _compressed(url: str, server: str, trades: pl.DataFrame, candles: pl.DataFrame) -> list[Row]:
+    """Every chunk compressed: bytes with their indexes, of rows that were written once and never changed."""
+    with connect(url, autocommit=True) as connection:
+        connection.execute("TRUNCATE trade, candle, coverage")
+    replace_day(url, _MARKETS[0], _DAY, trades, None, _manifest(_DAY, trades))
+    with connect(url) as connection:
+        upsert_candles(connection, {_MARKETS[0]: candles.with_columns(pl.lit(0, pl.Int32).alias("revision"))})
+    held = {"trade": len(trades), "candle": len(candles)}
     sizes = {}
     with connect(url, autocommit=True) as connection:
-        for table in ("trade", "candle"):
-            count = connection.execute(
-                sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
-            ).fetchone()
+        for table, rows in held.items():
             connection.execute(
-                "SELECT compress_chunk(chunk, true) FROM show_chunks(%s::regclass) AS chunk", (table,)
+                "SELECT compress_chunk(chunk) FROM show_chunks(%s::regclass) AS chunk", (table,)
             )
-            bytes_ = connection.execute(
+            found = connection.execute(
                 "SELECT before_compression_total_bytes, after_compression_total_bytes"
                 " FROM hypertable_compression_stats(%s::regclass)",
                 (table,),
             ).fetchone()
-            assert count is not None
-            assert bytes_ is not None
-            sizes[table] = (int(count[0]), int(bytes_[0]), int(bytes_[1]))
-    rows, before, after = sizes["trade"]
-    candles, loose, packed = sizes["candle"]
+            assert found is not None
+            sizes[table] = (found[0] / rows, found[1] / rows)
+    (trade, packed_trade), (candle, packed_candle) = sizes["trade"], sizes["candle"]
+    note = f"{server}; {len(trades):,} rows, {trade:.0f} bytes each before"
+    candle_note = f"{server}; {len(candles):,} candles, {packed_candle:.0f} of {candle:.0f} bytes each"
     return [
-        Row(
-            "trades compressed",
-            after / rows,
-            "bytes a row",
-            "<= 20",
-            note=f"{server}; {rows:,} rows, {before / rows:.0f} bytes before",
-        ),
-        Row(
-            "candles compressed",
-            100 * packed / loose,
-            "% of their size",
-            "<= 20",
-            note=f"{server}; {candles:,} candles, {packed / candles:.0f} of {loose / candles:.0f} bytes",
-        ),
+        Row("trades compressed", packed_trade, "bytes a row", "<= 20", note=note),
+        Row("candles compressed", 100 * packed_candle / candle, "% of their size", "<= 20", note=candle_note),
     ]
 
 
