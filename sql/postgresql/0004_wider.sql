@@ -54,7 +54,8 @@ BEGIN
                         CASE WHEN count(taker_buy_quote_volume) = count(*) THEN sum(taker_buy_quote_volume) END
                             AS taker_buy_quote_volume,
                         max(revision) AS revision,
-                        CASE WHEN min(source) = max(source) THEN min(source) ELSE 'mixed' END AS source,
+                        CASE WHEN min(source COLLATE "C") = max(source COLLATE "C") THEN min(source COLLATE "C")
+                            ELSE 'mixed' END AS source,
                         (ARRAY['complete', 'unknown', 'gaps', 'partial'])[max(coverage_rank(coverage))] AS coverage
                     FROM %3$I narrow
                     WHERE narrow.market_id = touched.market_id
