@@ -18,7 +18,6 @@ from marketdata.store import queries
 from marketdata.store.edges import DAWN, Edges, Row, one, rows
 from marketdata.store.pool import Pool
 from marketdata.store.queries import PAGE, STORED
-from marketdata.trade import TRADE_SCHEMA
 
 _FIRST_ID = -(1 << 63)
 _MIXED = pl.lit("mixed")
@@ -269,22 +268,22 @@ def widened(minutes: pl.DataFrame, interval: Interval) -> pl.DataFrame:
 def _pages(connection: Connection, market_id: int, wanted: Wanted, *, details: bool) -> pl.DataFrame:
     """Candles of one minute or wider, a page at a time."""
     interval, start, end = wanted.interval, wanted.start, wanted.end
-    frames = [queries.candle_schema(details=details).to_frame()]
-    while start < end:
+    frames: list[pl.DataFrame] = []
+    while start < end or not frames:
         page = Wanted(interval, start, min(end, start + PAGE * interval.width))
         frames.append(_page(connection, market_id, page, details=details))
         start = page.end
-    return pl.concat(frames)
+    return frames[0] if len(frames) == 1 else pl.concat(frames)
 
 
 def _trades(connection: Connection, market_id: int, start: datetime, end: datetime) -> pl.DataFrame:
     after, after_id = start, _FIRST_ID
-    frames = [TRADE_SCHEMA.to_frame()]
+    frames: list[pl.DataFrame] = []
     while True:
         asked = {"market": market_id, "after": after, "after_id": after_id, "end": end, "count": PAGE}
         frames.append(queries.trade_frame(one(connection, queries.TRADES, asked)))
         if len(frames[-1]) < PAGE:
-            return pl.concat(frames)
+            return frames[0] if len(frames) == 1 else pl.concat(frames)
         after, after_id = frames[-1]["time"][-1], frames[-1]["trade_id"][-1]
 
 
