@@ -17,6 +17,7 @@ MODULES = {
     "importing": "Files into the lake",
     "backfill": "Memory and first data of a backfill",
     "store_writing": "Writing to the store",
+    "store_reading": "Reading from the store",
     "orchestration": "A backfill through Dagster's daemon and webserver",
 }
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"

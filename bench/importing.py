@@ -7,6 +7,9 @@ own, and are what the exchanges publish in form; the numbers in them are drawn:
   which three in four are log-normal (a new number almost every time) and one in four is a usual size. That is
   the hard case for size: an amount of eight random decimals costs 6.2 bytes as a float64, whatever the codec.
 - Binance's aggTrades, zipped by day: ids in a row, milliseconds, amounts of five decimals.
+- freqtrade's feather of the same aggTrades: batches of 65,536 rows, lz4, ids as text.
+
+Then 1,000 zips of a day each, of ten markets, once, and once more when all are finished.
 """
 
 import argparse
@@ -25,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from pyarrow import feather
 
 from bench.table import Row
 from marketdata.importing import import_files
@@ -80,6 +84,49 @@ def binance_zips(folder: Path, rows: int, days: int) -> int:
     return size
 
 
+def freqtrade_feather(path: Path, rows: int, days: int) -> int:
+    """Write a file of trades as freqtrade keeps them and return what the same rows are as CSV."""
+    rng = np.random.default_rng(8)
+    gaps = rng.exponential(1.0, rows)
+    time_ms = (_T0 * 1000 + np.cumsum(gaps) / gaps.sum() * (86_400_000 * days - 1)).astype(np.int64)
+    ticks = 3_000_000 + np.cumsum(np.where(rng.random(rows) < 0.3, rng.integers(-40, 41, rows), 0))
+    amounts = np.maximum(np.round(np.exp(rng.normal(-5.5, 1.8, rows)), 5), 1e-5)
+    frame = pl.DataFrame(
+        {
+            "timestamp": time_ms,
+            "id": pl.Series(np.arange(1_000_000, 1_000_000 + rows)).cast(pl.String),
+            "type": pl.Series([None], dtype=pl.String).new_from_index(0, rows),
+            "side": np.where(rng.random(rows) < 0.5, "buy", "sell"),
+            "price": ticks / 100,
+            "amount": amounts,
+            "cost": ticks / 100 * amounts,
+        }
+    )
+    feather.write_feather(frame.to_arrow(), path, compression="lz4", compression_level=9, chunksize=65_536)
+    sample = frame.head(100_000).write_csv(include_header=False)
+    return len(sample.encode()) * rows // min(rows, 100_000)
+
+
+def many_zips(folder: Path, files: int) -> int:
+    """Write zips of a day each, a thousand trades in each, of ten markets; return the size of the text."""
+    bases = ["BTC", "ETH", "SOL", "XRP", "ADA", "DOGE", "LTC", "DOT", "LINK", "AVAX"]
+    size = 0
+    for number in range(files):
+        day, base = divmod(number, len(bases))
+        first = 1_000 * day
+        ids = np.arange(first, first + 1_000)
+        times = (_T0 + 86_400 * day) * 1000 + np.arange(1_000) * 86_000
+        text = "".join(
+            f"{i},{100 + i % 50}.25,0.{i % 997 + 1:05},{2 * i},{2 * i + 1},{t},True,True\n"
+            for i, t in zip(ids.tolist(), times.tolist(), strict=True)
+        )
+        name = f"{bases[base]}USDT-aggTrades-{_FIRST + timedelta(days=day)}"
+        with zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr(f"{name}.csv", text)
+        size += len(text)
+    return size
+
+
 def _write(path: Path, columns: list[tuple[np.ndarray, int]], last: np.ndarray | None = None) -> None:
     texts = [
         pl.Series(f"{n}", values).cast(pl.String)
@@ -109,8 +156,8 @@ def _measure(folder: str, lake: str) -> None:
     began = time.perf_counter()
     report = import_files(Lake.open(lake), [folder], now=datetime.now(UTC))
     seconds = time.perf_counter() - began
-    size = sum(path.stat().st_size for path in Path(lake).rglob("*.parquet"))
-    print(json.dumps([report.accepted, seconds, size, _peak_bytes() - before]))
+    size = sum(path.stat().st_size for path in Path(lake, "trades").rglob("*.parquet"))
+    print(json.dumps([report.rows, seconds, size, _peak_bytes() - before]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,22 +176,44 @@ def imports(rows: int = 5_000_000, days: int = 10, runs: int = 1) -> list[Import
     """Make the files and import each kind into a lake of its own; of several runs the one of median time."""
     done = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        for label in ("Kraken CSV", "Binance zips"):
-            folder = Path(name) / label.split()[0]
-            folder.mkdir()
+        for label in ("Kraken CSV", "Binance zips", "freqtrade feather"):
+            folder = Path(name) / label.split()[0] / "binance"
+            folder.mkdir(parents=True)
             if label == "Kraken CSV":
                 csv_bytes = kraken_csv(folder / "XBTUSD.csv", rows, days)
-            else:
+            elif label == "Binance zips":
                 csv_bytes = binance_zips(folder, rows, days)
+            else:
+                csv_bytes = freqtrade_feather(folder / "BTC_USDT-trades.feather", rows, days)
             measured = []
             for run in range(runs):
                 lake = f"{folder}-lake-{run}"
-                command = [sys.executable, "-m", "bench.importing", "--measure", str(folder), lake]
-                answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                count, seconds, size, peak = json.loads(answer)
-                measured.append(Import(label, count, seconds, csv_bytes, size, peak))
+                measured.append(_import(label, folder, lake, csv_bytes))
             done.append(sorted(measured, key=lambda one: one.seconds)[runs // 2])
     return done
+
+
+def _import(label: str, folder: Path, lake: str, csv_bytes: int) -> Import:
+    command = [sys.executable, "-m", "bench.importing", "--measure", str(folder), lake]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    count, seconds, size, peak = json.loads(answer)
+    return Import(label, count, seconds, csv_bytes, size, peak)
+
+
+def many(files: int = 1_000) -> list[Row]:
+    """Many small files at once, and the same call again."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder, lake = Path(name) / "in", str(Path(name) / "lake")
+        folder.mkdir()
+        size = many_zips(folder, files)
+        first = _import("first", folder, lake, size)
+        second = _import("second", folder, lake, size)
+    held = f"{files:,} zips of a day, {first.rows:,} rows, ten markets"
+    return [
+        Row("many small files into the lake", files / first.seconds, "files/s", note=held),
+        Row("many small files, peak memory", first.peak_bytes / 1e6, "MB", note="above the imported modules"),
+        Row("many small files, when all are finished", second.seconds, "s", note="the same call again"),
+    ]
 
 
 def run() -> list[Row]:
@@ -164,12 +233,12 @@ def run() -> list[Row]:
                 f"{done.label}, size of the lake",
                 done.lake_bytes / done.csv_bytes,
                 "of the text",
-                "<= 0.1667",
+                "" if done.label == "freqtrade feather" else "<= 0.1667",
                 note=each + hard,
             ),
             Row(f"{done.label}, peak memory", done.peak_bytes / 1e6, "MB", note="above the imported modules"),
         ]
-    return rows + captured()
+    return rows + many() + captured()
 
 
 def captured() -> list[Row]:
@@ -190,7 +259,7 @@ def captured() -> list[Row]:
         path, lake = Path(name) / "XBTUSD.csv", Path(name) / "lake"
         path.write_text("".join(lines), "ascii")
         import_files(Lake.open(str(lake)), [str(path)], now=datetime.now(UTC))
-        size = sum(file.stat().st_size for file in lake.rglob("*.parquet"))
+        size = sum(file.stat().st_size for file in (lake / "trades").rglob("*.parquet"))
         text_size = path.stat().st_size
     note = f"{len(lines):,} trades of BTC/USDT in ten minutes, {size / len(lines):.2f} B/row in the lake"
     return [

@@ -14,6 +14,7 @@ from marketdata.market import Market
 from marketdata.reconcile import Comparison, compare
 from marketdata.sources.base import CandleSource
 
+_NONE = EXCHANGE_CANDLE_SCHEMA.to_frame()
 _MINUTE, _DAY = Interval.parse("1m"), Interval.parse("1d")
 # What can be compared within a day.
 _WITHIN_A_DAY = tuple(interval for interval in INTERVALS if _MINUTE <= interval <= _DAY)
@@ -60,13 +61,16 @@ def _store(
     """Store what is served, from the first ``open_time`` to the end of the day, beside what is there."""
     (first, end), day = served, (served[1] - _DAY.width).date()
     start, _ = day_window(day)
-    held = lake.read_candles(market, interval, start, end, kind="exchange_candles")
-    facts = lake.read_facts("exchange_candles", market, day, interval) or {}
+    known = lake.read_facts("exchange_candles", market, day, interval)
+    facts = known or {}
+    held = _NONE
+    if known is not None:
+        held = lake.read_candles(market, interval, start, end, kind="exchange_candles")
     known_from = datetime.fromisoformat(facts["from"]) if "from" in facts else end
     if known_from <= first and facts:
         return len(held)
     asked = first < end
-    fresh = source.candles(market, interval, first, end) if asked else EXCHANGE_CANDLE_SCHEMA.to_frame()
+    fresh = source.candles(market, interval, first, end) if asked else _NONE
     candles = fresh
     if len(held) or (np.diff(fresh["open_time"].to_physical().to_numpy()) <= 0).any():
         candles = pl.concat([fresh, held]).unique("open_time", keep="first").sort("open_time")
@@ -98,7 +102,7 @@ def compare_day(lake: Lake, market: Market, day: date) -> Comparison:
         compared, equal = compared + found.compared, equal + found.equal
         findings.append(_named(found.different, interval))
     if not findings:
-        nothing = compare(empty_candles(), EXCHANGE_CANDLE_SCHEMA.to_frame(), start, start)
+        nothing = compare(empty_candles(), _NONE, start, start)
         findings = [_named(nothing.different, _MINUTE)]
     return Comparison(compared, equal, pl.concat(findings))
 

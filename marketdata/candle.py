@@ -41,9 +41,12 @@ EXCHANGE_CANDLE_SCHEMA = pl.Schema(
 )
 
 
+_NO_CANDLES = CANDLE_SCHEMA.to_frame()
+
+
 def empty_candles() -> pl.DataFrame:
     """A frame of no candles."""
-    return CANDLE_SCHEMA.to_frame()
+    return _NO_CANDLES.clone()
 
 
 def broken(candles: pl.DataFrame, interval: str | Interval) -> pl.DataFrame:

@@ -5,6 +5,7 @@ A fetch that is killed at any point goes on at the page where it stopped.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -276,7 +277,7 @@ def _seal(
         following_id=holes.following_id,
         not_served=holes.not_served,
         repeated=merged.repeated,
-        rejected=dict(rejects.group_by("reason").len().sort("reason").iter_rows()),
+        rejected=dict(sorted(Counter(rejects["reason"]).items())),
         pages=stage.pages,
         cursor=stage.last_cursor,
         evidence={**stage.evidence, **holes.evidence},

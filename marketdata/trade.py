@@ -46,14 +46,17 @@ FUTURE_TOLERANCE = timedelta(minutes=5)
 _POSITION_BITS = 11
 
 
+_NO_TRADES, _NO_REJECTS = TRADE_SCHEMA.to_frame(), REJECT_SCHEMA.to_frame()
+
+
 def empty_trades() -> pl.DataFrame:
     """A frame of no trades."""
-    return TRADE_SCHEMA.to_frame()
+    return _NO_TRADES.clone()
 
 
 def empty_rejects() -> pl.DataFrame:
     """A frame of no rejects."""
-    return REJECT_SCHEMA.to_frame()
+    return _NO_REJECTS.clone()
 
 
 def is_in_order(trades: pl.DataFrame) -> bool:

@@ -131,7 +131,9 @@ def opened(
 
 def _as(frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     """The columns and types of a schema; a query costs as much as reading a small day, so only if due."""
-    return frame if frame.schema == schema else frame.select(schema.names()).cast(schema)
+    if frame.columns == schema.names() and frame.dtypes == schema.dtypes():
+        return frame
+    return frame.select(schema.names()).cast(schema)
 
 
 def _read(file: Any, schema: pl.Schema, time: str, within: tuple[datetime, datetime] | None) -> pl.DataFrame:

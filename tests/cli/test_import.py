@@ -1,8 +1,10 @@
 """Imports through the command."""
 
+import json
 from datetime import date
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from marketdata.market import Market
@@ -83,6 +85,53 @@ def test_one_foreign_file_among_good_ones_is_named_and_the_exit_code_says_so(
     assert "4 rows read, 4 new" in result.text
     for word in ("notes.csv", "hello,world", "kraken-trades", "1 file left out"):
         assert word in result.stderr
+
+
+@pytest.mark.parametrize("written", ["csv", "json"])
+def test_the_summary_as_rows_counts_by_format_and_in_total(
+    marketdata: Command, home: Path, tmp_path: Path, written: str
+) -> None:
+    kraken_file(tmp_path, text=KRAKEN + "1685750462,-1,0.5\n1685750463,1,0\n")
+    kraken_file(tmp_path, "XBTUSD_1.csv", "1685577600,1,2,0.5,1.5,10,3\n")
+    result = marketdata("import", "*.csv", "--format", written)
+    assert result.code == 0
+    read = pl.read_csv if written == "csv" else pl.read_ndjson
+    rows = {row["format"]: row for row in read(result.stdout).to_dicts()}
+    assert list(rows) == ["kraken-ohlcvt", "kraken-trades", "total"]
+    trades, total = rows["kraken-trades"], rows["total"]
+    assert (trades["rows"], trades["accepted"], trades["rejected"], total["accepted"]) == (6, 4, 2, 5)
+    assert json.loads(trades["rejected_by_reason"]) == {"amount not positive": 1, "price not positive": 1}
+    assert (trades["days"], trades["days_complete"], trades["days_unknown"]) == (3, 1, 2)
+    assert total["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*.csv"))
+    assert total["files"] == 2
+
+
+def test_the_summary_goes_to_a_file_and_what_was_finished_is_said(
+    marketdata: Command, home: Path, tmp_path: Path
+) -> None:
+    path = kraken_file(tmp_path)
+    assert marketdata("import", path).code == 0
+    result = marketdata("import", path, "--output", tmp_path / "summary.json")
+    assert (result.code, result.stdout) == (0, b"")
+    row = pl.read_ndjson(tmp_path / "summary.json").to_dicts()[0]
+    assert (row["finished_before"], row["accepted"], row["repeated"]) == (1, 0, 4)
+    assert "1 file finished before" in marketdata("import", path).text
+    assert "finished before" not in marketdata("import", path, "--again").text
+
+
+def test_the_table_counts_by_format_and_says_how_the_days_stand(
+    marketdata: Command, home: Path, tmp_path: Path
+) -> None:
+    kraken_file(tmp_path)
+    kraken_file(tmp_path, "XBTUSD_1.csv", "1685577600,1,2,0.5,1.5,10,3\n")
+    (tmp_path / "notes.txt").write_text("mine")
+    result = marketdata("import", tmp_path)
+    lines = [line.split() for line in result.text.splitlines()]
+    heads = next(line for line in lines if line[:1] == ["format"])
+    trades = dict(zip(heads, next(line for line in lines if line[:1] == ["kraken-trades"]), strict=False))
+    assert (trades["new"], trades["days"], trades["complete"], trades["unknown"]) == ("4", "3", "1", "2")
+    assert any(line[:4] == ["total", "2", "5", "5"] for line in lines)
+    assert "passed over in the folders: 1 .txt" in result.stderr
 
 
 @pytest.mark.fixtures

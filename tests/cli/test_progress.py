@@ -103,7 +103,7 @@ def test_a_terminal_gets_bars_that_fit_and_disappear_and_a_table_that_stays(
     monkeypatch: pytest.MonkeyPatch,
     columns: int,
 ) -> None:
-    for name, url in exchange_server(latency_ms=60).environment.items():
+    for name, url in exchange_server(latency_ms=300).environment.items():
         monkeypatch.setenv(name, url)
     days = ["--start", str(DAY), "--end", str(DAY + timedelta(days=2))]
     code, written = in_a_terminal(["backfill", "kraken:SOL/USD", *days], columns)

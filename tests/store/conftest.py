@@ -84,7 +84,7 @@ class RunningServer:
 
     def _ours(self) -> EmbeddedServer:
         if self.embedded is None:
-            pytest.skip(f"{NO_TIMESCALEDB}: a server given by its URL is not stopped or killed")
+            pytest.skip("a server given by its URL is not stopped or killed")
         return self.embedded
 
 
@@ -162,7 +162,7 @@ def timescale(server: RunningServer) -> str:
 def plain(server: RunningServer) -> None:
     """For what only plain PostgreSQL has."""
     if server.timescaledb:
-        pytest.skip(f"{NO_TIMESCALEDB}: this is about a server without it, not {server.about}")
+        pytest.skip(f"{NO_TIMESCALEDB} is what this is about, and {server.about} has it")
 
 
 def _about(url: str) -> Server:

@@ -93,7 +93,7 @@ def test_a_step_that_fails_leaves_nothing_behind(empty_database: str) -> None:
 
 def test_a_server_killed_during_a_step_has_done_it_or_not(server: RunningServer) -> None:
     if server.embedded is None:
-        pytest.skip("no TimescaleDB: a server given by its URL is not killed")
+        pytest.skip("a server given by its URL is not killed")
     name = server.create()
     url = server.url_of(name)
     migrate.upgrade(url, "0003_candle")
