@@ -101,7 +101,7 @@ def test_the_summary_as_rows_counts_by_format_and_in_total(
     trades, total = rows["kraken-trades"], rows["total"]
     assert (trades["rows"], trades["accepted"], trades["rejected"], total["accepted"]) == (6, 4, 2, 5)
     assert json.loads(trades["rejected_by_reason"]) == {"amount not positive": 1, "price not positive": 1}
-    assert (trades["days"], trades["days_complete"], trades["days_unknown"]) == (3, 1, 2)
+    assert (trades["days"], trades["days_complete"], trades["days_unknown"]) == (3, 2, 1)
     assert total["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*.csv"))
     assert total["files"] == 2
 
@@ -129,7 +129,7 @@ def test_the_table_counts_by_format_and_says_how_the_days_stand(
     lines = [line.split() for line in result.text.splitlines()]
     heads = next(line for line in lines if line[:1] == ["format"])
     trades = dict(zip(heads, next(line for line in lines if line[:1] == ["kraken-trades"]), strict=False))
-    assert (trades["new"], trades["days"], trades["complete"], trades["unknown"]) == ("4", "3", "1", "2")
+    assert (trades["new"], trades["days"], trades["complete"], trades["unknown"]) == ("4", "3", "2", "1")
     assert any(line[:4] == ["total", "2", "5", "5"] for line in lines)
     assert "passed over in the folders: 1 .txt" in result.stderr
 
