@@ -6,6 +6,7 @@ our own code take turns on the same machine at the same time.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -44,18 +45,60 @@ def started(script: str, *arguments: str) -> Iterator[Peers]:
         yield Peers(None, {})
         return
     command = [str(_PYTHON), "-W", "ignore", str(Path(__file__).with_name(f"{script}.py")), *arguments]
+    with _running(command, _ROOT) as peers:
+        yield peers
+
+
+@contextmanager
+def started_node(folder: str, script: str, *arguments: str) -> Iterator[Peers]:
+    """The same for ``bench/peers/<folder>/<script>``, which Node.js runs with the packages locked there."""
+    place = _node_packages(folder)
+    if place is None:
+        print(f"Peers are absent: the packages of bench/peers/{folder} need Node.js and npm.")
+        yield Peers(None, {})
+        return
+    with _running(["node", str(Path(__file__).parent / folder / script), *arguments], place) as peers:
+        yield peers
+
+
+@contextmanager
+def _running(command: list[str], place: Path) -> Iterator[Peers]:
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        cwd=place,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert process.stdout is not None
     try:
         first = process.stdout.readline()
         if not first:
-            print("Peers are absent: they do not start in .venv-bench.")
+            print(f"Peers are absent: {Path(command[-2]).name} does not start.")
         yield Peers(process, json.loads(first) if first else {})
     finally:
         process.kill()
         process.wait()
+
+
+def _node_packages(folder: str) -> Path | None:
+    """Where the packages lie; they are installed from the lock file when they are not."""
+    place, source = _FOLDER / folder, Path(__file__).parent / folder
+    lock = source / "package-lock.json"
+    done = place / ".peers"
+    if done.is_file() and done.read_text("utf-8") == lock.read_text("utf-8"):
+        return place
+    place.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(source / name, place / name)
+    install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+    try:
+        subprocess.run(install, cwd=place, check=True, timeout=300, stdout=sys.stderr)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    done.write_text(lock.read_text("utf-8"), "utf-8")
+    return place
 
 
 def _installed() -> bool:
