@@ -99,7 +99,7 @@ class Windows:
         self._arrived, self._told = _NEVER, _NEVER
         self._first: int | None = None  # time of the first trade: what opened before it is partial
         self._held_until: int | None = None  # machine's time until which it waits for its history
-        self._cold, self._resumed = True, False
+        self._cold, self._resumed, self._waits = True, False, False
         self._offsets: deque[tuple[int, int]] = deque()  # (offset, newest time in the batch)
 
     # -- what comes in ------------------------------------------------------------------------------
@@ -200,6 +200,8 @@ class Windows:
                     found = sorted({interval.floor_us(at) for at in self._base["open_time"].tolist()})
                     self._issued[interval] = {at: issued.get(at, 0) for at in found if at < until}
             self._arrived = max(self._arrived, now)
+            if self._waits:
+                self._held_until, self._waits = now + self._history, False
         if self._held_until is not None and now > self._held_until:
             self._held_until = None
 
@@ -318,7 +320,7 @@ class Windows:
             self._offsets.popleft()
 
     def wants_history_from(self) -> int | None:
-        if self._first is None or self._held_until is None:
+        if self._first is None or not (self._held_until is not None or self._waits):
             return None
         return min(interval.floor_us(self._first) for interval in self._intervals)
 
@@ -331,7 +333,10 @@ class Windows:
             for interval, issued in self._issued.items()
         }
         told = {name: found for name, found in revisions.items() if found}
+        # A first candle that still waits for its history is asked for again after a restart.
         body = {"mark": self._mark, "newest": self._newest, "first": self._first, "revisions": told}
+        if self.wants_history_from() is not None:
+            body["waits"] = True
         return orjson.dumps(body).decode()
 
     def resume(self, state: str) -> None:
@@ -343,11 +348,12 @@ class Windows:
                 Interval.parse(name): {int(at): int(revision) for at, revision in found.items()}
                 for name, found in body["revisions"].items()
             }
+            self._waits = bool(body.get("waits"))
         except (ValueError, TypeError, KeyError) as error:
             msg = f"{state!r} is no state of the candle service."
             raise CorruptFile(msg, hint="Remove the committed offsets of the group to start anew.") from error
         self._issued |= revisions
-        self._cold, self._resumed = False, True
+        self._cold, self._resumed = self._newest == _NEVER, True
 
 
 @dataclass(frozen=True, slots=True)
