@@ -105,6 +105,10 @@ class CandleCore:
         """From when trades are missing in the first candles, microseconds; ``None``: none are."""
         return self._of(market).wants_history_from()
 
+    def first_seen(self, market: Market) -> int | None:
+        """Time of the first trade, microseconds, as long as what opened before it may be partial."""
+        return self._of(market).first_seen()
+
     def needed_offset(self, market: Market) -> int | None:
         """The first offset that a restart must read again; ``None``: nothing before what comes next."""
         return self._of(market).needed_offset()

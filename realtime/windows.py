@@ -324,6 +324,9 @@ class Windows:
             return None
         return min(interval.floor_us(self._first) for interval in self._intervals)
 
+    def first_seen(self) -> int | None:
+        return self._first
+
     def needed_offset(self) -> int | None:
         return self._offsets[0][0] if self._offsets else None
 

@@ -105,15 +105,17 @@ class PartitionCandles:
         for update in self._core.tick(now, self._core.markets if caught_up else ()):
             into.take(update)
 
-    def wanted_history(self) -> list[tuple[Market, int]]:
-        """Markets whose first candle lacks trades, and from when on (microseconds); each is told once."""
+    def wanted_history(self) -> list[tuple[Market, int, int]]:
+        """Markets whose first candle lacks trades, and of which stretch (microseconds); each is told once."""
         if self.replaying:
             return []
         found = []
         for market in self._core.markets:
-            if market not in self._asked and (start := self._core.wants_history_from(market)) is not None:
+            start = None if market in self._asked else self._core.wants_history_from(market)
+            first = self._core.first_seen(market)
+            if start is not None and first is not None:
                 self._asked.add(market)
-                found.append((market, start))
+                found.append((market, start, first + 1))
         return found
 
     def complete(self, market: Market, history: pl.DataFrame, now: datetime, into: Outcome) -> None:

@@ -37,7 +37,7 @@ def test_a_restart_anywhere_changes_no_candle_of_any_market(
     log += [(BTC, batch) for batch in one[1][len(other[1]) :]]
     log += [(ETH, batch) for batch in other[1][len(one[1]) :]]
     partition, now, out = PartitionCandles(make_core, Checkpoint(0, 0)), START, Outcome()
-    asked: list[tuple[Market, int]] = []
+    asked: list[tuple[Market, int, int]] = []
     while partition.position < len(log):
         start = partition.position
         end = min(start + 2, len(log))
@@ -52,7 +52,7 @@ def test_a_restart_anywhere_changes_no_candle_of_any_market(
         partition.add([(log[n][0], n, log[n][1]) for n in range(start, end)], end, now, out)
         asked += partition.wanted_history()
         if not history_late:
-            for market, _ in asked:
+            for market, _, _ in asked:
                 partition.complete(market, log[0][1].head(0), now, out)
             asked.clear()
     for minutes in (0, 5):  # after a restart a market is quiet from its first sign of life on
@@ -74,7 +74,7 @@ def test_a_first_candle_that_waits_for_its_history_is_asked_for_again_after_a_re
     assert again.wanted_history() == []
     again.add([(BTC, 7, trades((50, 30, 100)))], 8, at(40), out)
     assert not again.replaying
-    assert [market for market, _ in again.wanted_history()] == [BTC]
+    assert [market for market, _, _ in again.wanted_history()] == [BTC]
 
 
 def test_a_market_of_which_every_trade_was_refused_begins_anew_after_a_restart() -> None:
