@@ -79,11 +79,12 @@ def record(
     before = latest(instance, asset, wanted)
     news: list[Job] = []
     for key, job in wanted.items():
+        event = before[key].asset_materialization if key in before else None
+        held = metadata.content_hash(kind, platform.lake, job)
+        if held is None or (event is not None and metadata.hash_in(event.metadata) == held):
+            continue
         facts = metadata.of(kind, platform.lake, job)
         if facts is None:
-            continue
-        event = before[key].asset_materialization if key in before else None
-        if event is not None and metadata.hash_in(event.metadata) == metadata.hash_in(facts):
             continue
         instance.report_runless_asset_event(
             dg.AssetMaterialization(asset, partition=key, metadata=dict(facts))

@@ -40,6 +40,17 @@ def of(kind: Kind, lake: Lake, job: Job) -> Metadata | None:
     return of_exchange_candles(lake, job)
 
 
+def content_hash(kind: Kind, lake: Lake, job: Job) -> str | None:
+    """The content hash that :func:`of` would give, without the picture and the rows."""
+    if kind == "trades":
+        manifest = lake.manifest(job.market, job.day)
+        return None if manifest is None else manifest.content_hash
+    if kind == "candles":
+        return _of_its_trades(lake, job) if lake.size("candles", job.market, job.day, "1m") else None
+    facts = of_exchange_candles(lake, job)
+    return None if facts is None else hash_in(facts)
+
+
 def of_trades(lake: Lake, job: Job, manifest: Manifest, report: DayReport | None = None) -> Metadata:
     """Metadata of a day of trades; ``report`` adds how the fetch went, when there was one."""
     start, end = day_window(job.day)
@@ -81,7 +92,6 @@ def of_trades(lake: Lake, job: Job, manifest: Manifest, report: DayReport | None
 
 def of_candles(lake: Lake, job: Job, candles: pl.DataFrame) -> Metadata:
     """Metadata of a day of one-minute candles; their content is known by that of their trades."""
-    facts = lake.read_facts("candles", job.market, job.day, "1m") or {}
     return {
         "picture": dg.MetadataValue.md(picture.of_day(candles, job.day)),
         ROWS: dg.MetadataValue.int(len(candles)),
@@ -90,9 +100,14 @@ def of_candles(lake: Lake, job: Job, candles: pl.DataFrame) -> Metadata:
         "volume": dg.MetadataValue.float(float(candles["volume"].sum())),
         "quote volume": dg.MetadataValue.float(float(candles["quote_volume"].sum())),
         "preview": dg.MetadataValue.md(preview(candles)),
-        HASH: dg.MetadataValue.text(f"trades {facts.get('trades', 'unknown')}"),
+        HASH: dg.MetadataValue.text(_of_its_trades(lake, job)),
         **_file(lake, "candles", job, "1m"),
     }
+
+
+def _of_its_trades(lake: Lake, job: Job) -> str:
+    facts = lake.read_facts("candles", job.market, job.day, "1m") or {}
+    return f"trades {facts.get('trades', 'unknown')}"
 
 
 def of_exchange_candles(lake: Lake, job: Job) -> Metadata | None:

@@ -36,3 +36,15 @@ def test_a_range_with_a_single_partition_is_refused(tag: str) -> None:
     tags = {RANGE_START: "2025-06-01|BTC-USD", RANGE_END: "2025-06-02|BTC-USD", tag: "2025-06-01"}
     with pytest.raises(dg.Failure, match="range of partitions"):
         jobs("kraken", ["2025-06-01|BTC-USD"], tags)
+
+
+def test_all_keys_are_those_of_dagster_and_change_at_midnight() -> None:
+    markets = by_exchange(Settings.load().tracked)["kraken"]
+    ours = definition(markets)
+    theirs = dg.MultiPartitionsDefinition({one.name: one.partitions_def for one in ours.partitions_defs})
+    evening, night = datetime(2026, 6, 20, 23, 59, tzinfo=UTC), datetime(2026, 6, 21, 0, 1, tzinfo=UTC)
+    listed = [ours.get_partition_keys(current_time=at) for at in (evening, evening, night)]
+    assert listed[0] is listed[1]
+    assert list(listed[0]) == list(theirs.get_partition_keys(current_time=evening))
+    assert list(listed[2]) == list(theirs.get_partition_keys(current_time=night))
+    assert len(listed[2]) == len(listed[0]) + len(markets)
