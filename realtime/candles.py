@@ -10,7 +10,8 @@ should not jump: count a monotonic clock on from the time of the start. Per mark
   revision one higher;
 - behind the grace a window is sealed: what comes then goes out as ``late``, for the batch repair;
 - in a market without trades the newest one ages with the clock (**idle**), when the caller knows that no
-  trade is waiting.
+  trade is waiting. The grace does not run meanwhile: a feed that was cut off brings what it missed, and the
+  candles are issued again. It ends after ten minutes of ``silence``.
 
 A trade counts once, by its id. The candles are those of :mod:`marketdata.fold`: trades are folded at the
 narrowest interval, wider candles are merged from it. ``docs/streaming-candles.md`` states the laws.
@@ -108,6 +109,10 @@ class CandleCore:
     def first_seen(self, market: Market) -> int | None:
         """Time of the first trade, microseconds, as long as what opened before it may be partial."""
         return self._of(market).first_seen()
+
+    def watermark(self, market: Market) -> int | None:
+        """Up to where windows are closed, microseconds; ``None``: nothing has come yet."""
+        return self._of(market).watermark()
 
     def needed_offset(self, market: Market) -> int | None:
         """The first offset that a restart must read again; ``None``: nothing before what comes next."""

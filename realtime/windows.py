@@ -47,6 +47,8 @@ class Rules:
         every: running candles of a market go out at most this often.
         future: a trade this far ahead of the machine's clock is refused, for it would close everything.
         history: how long the windows that had begun before the first trade are kept for their history.
+        silence: without a trade the grace begins this long after the window has closed by the clock: a feed
+            that was cut off brings what it missed in order, and candles closed meanwhile are issued again.
     """
 
     delay: timedelta = timedelta(milliseconds=500)
@@ -55,6 +57,7 @@ class Rules:
     every: timedelta = timedelta(milliseconds=200)
     future: timedelta = timedelta(minutes=5)
     history: timedelta = timedelta(minutes=2)
+    silence: timedelta = timedelta(minutes=10)
 
 
 @dataclass(slots=True)
@@ -89,10 +92,12 @@ class Windows:
         self._delay, self._grace = rules.delay // second, rules.grace // second
         self._idle, self._every = rules.idle // second, rules.every // second
         self._future, self._history = rules.future // second, rules.history // second
+        self._silence = rules.silence // second
         self._base: Columns | None = None
         self._seen = Seen()
         self._newest = _NEVER  # time of the newest trade
-        self._mark = _NEVER  # watermark
+        self._mark = _NEVER  # watermark: what it has passed is closed
+        self._firm = _NEVER  # behind it by what only the clock has closed: the grace counts from here
         self._issued: dict[Interval, dict[int, int]] = {interval: {} for interval in intervals}  # revisions
         # Windows that changed since they last went out.
         self._changed: dict[Interval, set[int]] = {interval: set() for interval in intervals}
@@ -141,16 +146,18 @@ class Windows:
         if len(time):
             self._newest = max(self._newest, int(time[-1]))
             self._arrived = now  # repeats and trades that came too late say nothing of how far the market is
-        closed = self._mark
+        before = self._mark, self._firm
         self._mark = max(self._mark, self._newest - self._delay)
-        return self._tell(update, now, closed)
+        self._firm = max(self._firm, self._newest - self._delay)
+        return self._tell(update, now, before)
 
     def tick(self, now: int, *, idle: bool) -> Update:
         self._settle(now, replay=False)
-        closed = self._mark
+        before = self._mark, self._firm
         if idle and self._newest != _NEVER and now - self._arrived >= self._idle:
             self._mark = max(self._mark, self._newest + now - self._arrived - self._idle)
-        return self._tell(Update(self._market), now, closed)
+            self._firm = max(self._firm, self._mark - self._silence)
+        return self._tell(Update(self._market), now, before)
 
     def complete(self, history: pl.DataFrame, now: int) -> Update:
         update = Update(self._market)
@@ -208,11 +215,16 @@ class Windows:
     # -- what goes out ------------------------------------------------------------------------------
 
     def _tell(
-        self, update: Update, now: int, closed: int | None = None, *, completed: int | None = None
+        self,
+        update: Update,
+        now: int,
+        before: tuple[int, int] | None = None,
+        *,
+        completed: int | None = None,
     ) -> Update:
-        """Add the candles that are due, given up to where windows had been closed before."""
-        closed = self._mark if closed is None else closed
-        parts = [self._finals(interval, closed, completed) for interval in self._intervals]
+        """Add the candles that are due, given what had been closed and firm before."""
+        closed, firm = (self._mark, self._firm) if before is None else before
+        parts = [self._finals(interval, closed, firm, completed) for interval in self._intervals]
         if now - self._told >= self._every and any(self._changed.values()):
             parts += [self._running(interval) for interval in self._intervals]
             self._told = now
@@ -222,10 +234,10 @@ class Windows:
         self._trim()
         return update
 
-    def _finals(self, interval: Interval, closed: int, completed: int | None) -> "_Part | None":
+    def _finals(self, interval: Interval, closed: int, firm: int, completed: int | None) -> "_Part | None":
         """Windows that have closed since, and closed ones that have changed and are not sealed."""
         before, until = self._floor(interval, closed), self._floor(interval, self._mark)
-        sealed = self._sealed(interval, closed)
+        sealed = self._sealed(interval, firm)
         if completed is not None:
             sealed = min(sealed, interval.floor_us(completed))
         over = {at for at in self._changed[interval] if at < until}
@@ -297,7 +309,7 @@ class Windows:
 
     def _sealed(self, interval: Interval, mark: int | None = None) -> int:
         """Windows that open before this can no longer change."""
-        mark = self._mark if mark is None else mark
+        mark = self._firm if mark is None else mark
         return _NEVER if mark == _NEVER else interval.floor_us(mark - self._grace)
 
     def _oldest(self) -> int:
@@ -327,6 +339,9 @@ class Windows:
     def first_seen(self) -> int | None:
         return self._first
 
+    def watermark(self) -> int | None:
+        return None if self._mark == _NEVER else self._mark
+
     def needed_offset(self) -> int | None:
         return self._offsets[0][0] if self._offsets else None
 
@@ -337,7 +352,13 @@ class Windows:
         }
         told = {name: found for name, found in revisions.items() if found}
         # A first candle that still waits for its history is asked for again after a restart.
-        body = {"mark": self._mark, "newest": self._newest, "first": self._first, "revisions": told}
+        body = {
+            "mark": self._mark,
+            "firm": self._firm,
+            "newest": self._newest,
+            "first": self._first,
+            "revisions": told,
+        }
         if self.wants_history_from() is not None:
             body["waits"] = True
         return orjson.dumps(body).decode()
@@ -346,6 +367,7 @@ class Windows:
         try:
             body = orjson.loads(state)
             self._mark, self._newest = int(body["mark"]), int(body["newest"])
+            self._firm = int(body["firm"])
             self._first = None if body["first"] is None else int(body["first"])
             revisions = {
                 Interval.parse(name): {int(at): int(revision) for at, revision in found.items()}

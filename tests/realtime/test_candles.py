@@ -99,6 +99,25 @@ def test_a_quiet_market_closes_by_the_clock() -> None:
     assert told(update) == [("1m", 0, 100, 0, True)]
 
 
+def test_what_a_feed_missed_for_minutes_re_issues_the_candles_closed_meanwhile() -> None:
+    one = core()
+    one.add(BTC, trades((9, 58, 100)), at(58))
+    one.tick(at(65), [BTC])
+    one.tick(at(300), [BTC])
+    update = one.add(BTC, trades((10, 59, 101), (11, 61, 102), (12, 299, 103)), at(301))
+    assert update.late.is_empty()
+    finals = [row for row in told(update) if row[-1]]
+    assert finals == [("1m", 0, 101, 1, True), ("1m", 60, 102, 0, True)]
+
+
+def test_a_long_silence_seals_what_the_clock_has_closed() -> None:
+    one = core()
+    one.add(BTC, trades((9, 58, 100)), at(58))
+    one.tick(at(58 + 660), [BTC])
+    update = one.add(BTC, trades((10, 59, 101), (11, 719, 102)), at(720))
+    assert update.late["trade_id"].to_list() == [10]
+
+
 def test_a_market_whose_trades_are_waiting_is_not_closed_by_the_clock() -> None:
     one = core()
     one.add(BTC, trades((9, 58, 100)), at(58))
