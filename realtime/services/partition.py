@@ -122,6 +122,11 @@ class PartitionCandles:
         """Complete the first candles of a market by the trades before its first one."""
         into.take(self._core.complete(market, history, now))
 
+    def watermarks(self) -> dict[Market, int]:
+        """Up to where the windows of each market are closed, microseconds."""
+        marks = {market: self._core.watermark(market) for market in self._core.markets}
+        return {market: mark for market, mark in marks.items() if mark is not None}
+
     def checkpoint(self) -> Checkpoint:
         """Where it stands now."""
         if self.replaying:
