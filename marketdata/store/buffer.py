@@ -187,6 +187,13 @@ class BufferedWriter:
             raise error
 
     @property
+    def progress(self) -> tuple[int, int]:
+        """Rows taken and rows committed, ever. What was taken when the first stood at ``n`` is committed once
+        the second has reached it."""
+        with self._changed:
+            return self._taken, self._done
+
+    @property
     def stats(self) -> WriterStats:
         """What it is doing now."""
         with self._changed:

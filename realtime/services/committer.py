@@ -1,4 +1,4 @@
-"""Transactions of a partition: finals, late trades, dead letters and the offset go out together or not at all."""
+"""Transactions of a partition: finals, late trades, dead letters and offset go out together or not at all."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field

@@ -1,0 +1,168 @@
+"""Sinks: what is committed is written, what is written twice counts once, a slow store pauses partitions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+import polars as pl
+
+from marketdata.errors import TransientError
+from marketdata.market import Market
+from marketdata.store.buffer import WriterStats
+from realtime.services.rejects import Reject
+from realtime.services.sink import Place, SinkService
+from tests.realtime.test_candles import BTC, at, trades
+
+ONE, TWO = ("trades", 0), ("trades", 1)
+
+
+@dataclass
+class Piece:
+    place: Place
+    end: int
+    rows: Sequence[tuple[Market, pl.DataFrame]]
+    table: Literal["trade", "candle"] = "trade"
+    rejects: Sequence[Reject] = ()
+    messages: int = 1
+    newest_s: float = 0.0
+
+
+@dataclass
+class Inbox:
+    pieces: list[Piece] = field(default_factory=list)
+    paused: bool = False
+    committed: dict[Place, int] = field(default_factory=dict)
+    kept: list[Reject] = field(default_factory=list)
+
+    def poll(self, timeout_s: float, now: datetime) -> Iterable[Piece]:
+        if self.paused:
+            return []
+        pieces, self.pieces = self.pieces[:1], self.pieces[1:]
+        return pieces
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def commit(self, offsets: Mapping[Place, int]) -> None:
+        self.committed |= offsets
+
+    def keep(self, rejects: Sequence[Reject]) -> None:
+        self.kept += rejects
+
+    def lag(self) -> dict[Place, int]:
+        return {}
+
+
+@dataclass
+class Writer:
+    """Has room for so many rows; :meth:`work` writes them."""
+
+    room: int = 100
+    taken: list[int] = field(default_factory=list)
+    done: int = 0
+    slow: bool = False
+
+    def write(self, market: Market, trades: pl.DataFrame, *, timeout_s: float | None = None) -> None:
+        if len(self.taken) - self.done + len(trades) > self.room:
+            msg = "no room"
+            raise TransientError(msg)
+        self.taken += trades["trade_id"].to_list()
+
+    write_candles = write
+
+    def flush(self, *, timeout_s: float | None = None) -> None:
+        if self.slow:
+            msg = "late"
+            raise TransientError(msg)
+        self.done = len(self.taken)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        return len(self.taken), self.done
+
+    @property
+    def stats(self) -> WriterStats:
+        return WriterStats("idle", len(self.taken) - self.done, self.room, 0.0)
+
+
+def sink(inbox: Inbox, writer: Writer, *places: Place) -> SinkService:
+    service = SinkService(inbox, writer, lambda: at(0))
+    service.assigned(places or [ONE])
+    return service
+
+
+def turn(service: SinkService) -> None:
+    service._committed_at = 0.0
+    service.turn(0)
+
+
+def test_an_offset_is_committed_once_every_row_before_it_is_written() -> None:
+    inbox, writer = Inbox([Piece(ONE, 5, [(BTC, trades((1, 0, 5), (2, 0, 5)))])]), Writer()
+    service = sink(inbox, writer)
+    turn(service)
+    assert inbox.committed == {}
+    writer.done = 1
+    turn(service)
+    assert inbox.committed == {}
+    writer.done = 2
+    turn(service)
+    assert inbox.committed == {ONE: 5}
+
+
+def test_a_slow_store_pauses_the_partitions_and_nothing_is_dropped() -> None:
+    pieces = [Piece(ONE, n + 1, [(BTC, trades((n, 0, 5)))]) for n in range(4)]
+    inbox, writer = Inbox(pieces), Writer(room=2)
+    service = sink(inbox, writer)
+    for _ in range(6):
+        turn(service)
+    assert inbox.paused
+    assert not service.health.state()["ready"]
+    assert b"marketdata_partitions_paused 1.0" in service.metrics.text()
+    assert writer.taken == [0, 1]
+    writer.done = 2
+    for _ in range(6):
+        turn(service)
+    assert not inbox.paused
+    assert service.health.state()["ready"]
+    assert writer.taken == [0, 1, 2, 3]
+    assert inbox.committed == {ONE: 2}
+
+
+def test_a_partition_is_given_up_with_all_it_took_written() -> None:
+    inbox, writer = Inbox([Piece(ONE, 5, [(BTC, trades((1, 0, 5)))])]), Writer()
+    service = sink(inbox, writer)
+    turn(service)
+    service.revoked([ONE])
+    assert inbox.committed == {ONE: 5}
+
+
+def test_what_could_not_be_written_before_a_partition_is_given_up_is_not_committed() -> None:
+    inbox, writer = Inbox([Piece(ONE, 5, [(BTC, trades((1, 0, 5)))])]), Writer(slow=True)
+    service = sink(inbox, writer)
+    turn(service)
+    service.revoked([ONE])
+    assert inbox.committed == {}
+    writer.done = 1
+    turn(service)
+    assert inbox.committed == {}
+
+
+def test_messages_of_a_partition_that_was_given_up_are_left_to_its_new_owner() -> None:
+    inbox, writer = Inbox([Piece(TWO, 9, [(BTC, trades((1, 0, 5)))])]), Writer()
+    service = sink(inbox, writer, ONE)
+    turn(service)
+    assert writer.taken == []
+
+
+def test_a_message_that_cannot_be_read_goes_to_the_dead_letters_before_its_offset_is_committed() -> None:
+    reject = Reject("cut JSON", "candles", 0, 4, b"k", b"{")
+    inbox, writer = Inbox([Piece(ONE, 5, [], rejects=[reject])]), Writer()
+    service = sink(inbox, writer)
+    turn(service)
+    turn(service)
+    assert inbox.kept == [reject]
+    assert inbox.committed == {ONE: 5}
