@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from marketdata.errors import UsageError
@@ -21,7 +22,9 @@ from marketdata.exchange_sim import archive, binance, kraken
 from marketdata.exchange_sim.answer import Answer, json_answer
 from marketdata.exchange_sim.config import SimConfig
 from marketdata.exchange_sim.exchange import Exchange
-from marketdata.exchange_sim.faults import ROW_KINDS, Fault, FaultBook, Hit, parse_faults
+from marketdata.exchange_sim.faults import REQUEST_KINDS, ROW_KINDS, Fault, FaultBook, Hit, parse_faults
+from marketdata.exchange_sim.live import Live
+from marketdata.exchange_sim.sockets import Endpoint
 from marketdata.exchange_sim.spoil import spoil
 
 _RATE_LIMITED = {
@@ -49,6 +52,7 @@ class _Application:
         self._threads: CapacityLimiter | None = None
         self._served: dict[str, bytes] = {}
         self._weight = _Weight()
+        self.live = Live(self.exchange)
 
     def starlette(self) -> Starlette:
         app = Starlette(
@@ -59,10 +63,18 @@ class _Application:
                 Route("/control/faults", self.control_faults, methods=["GET", "POST", "DELETE"]),
                 Route("/control/clock", self.control_clock, methods=["GET", "POST"]),
                 Route("/control/not_served", self.control_not_served, methods=["POST"]),
+                Route("/control/sockets", self.control_sockets, methods=["GET", "DELETE"]),
+                WebSocketRoute("/kraken/v2", self._sockets("/kraken/v2")),
+                WebSocketRoute("/binance/ws", self._sockets("/binance/ws")),
+                WebSocketRoute("/binance/ws/{streams:path}", self._sockets("/binance/ws")),
+                WebSocketRoute("/binance/stream", self._sockets("/binance/stream")),
             ]
         )
-        app.state.exchange, app.state.faults = self.exchange, self.faults
+        app.state.exchange, app.state.faults, app.state.live = self.exchange, self.faults, self.live
         return app
+
+    def _sockets(self, path: str) -> Endpoint:
+        return Endpoint(self.live, self.faults, path)
 
     async def kraken(self, request: Request) -> Response:
         """``/kraken/0/public/<name>``, parameters in the query or in a form."""
@@ -127,7 +139,8 @@ class _Application:
         return await to_thread.run_sync(make, limiter=self._threads)
 
     async def _misbehave(self, path: str, target: str, make: Callable[[], Answer]) -> Response:
-        hits = self.faults.hits(target, rows=not path.startswith("/archive/"))
+        of_archive = path.startswith("/archive/")
+        hits = self.faults.hits(target, REQUEST_KINDS - ROW_KINDS if of_archive else REQUEST_KINDS)
         by_kind: dict[str, Hit] = {hit.fault.kind: hit for hit in reversed(hits)}
         if hit := by_kind.get("latency"):
             await asyncio.sleep(hit.fault.seconds)
@@ -176,7 +189,10 @@ class _Application:
         return JSONResponse(self.faults.counts())
 
     async def control_clock(self, request: Request) -> Response:
-        """Read or move the clock: ``{"now": iso or null, "offset_s": n}`` or ``{"advance_s": n}``."""
+        """Read or move the clock.
+
+        Takes ``{"now": iso or null, "offset_s": n, "speed": x}`` or ``{"advance_s": n}``.
+        """
         if refused := _only_from_here(request):
             return refused
         if request.method == "POST":
@@ -185,15 +201,28 @@ class _Application:
                 if "advance_s" in body:
                     self.exchange.clock.advance(timedelta(seconds=float(body["advance_s"])))
                 else:
-                    now = body.get("now")
+                    now, speed = body.get("now"), body.get("speed")
                     self.exchange.clock.set(
-                        None if now is None else _utc(now), timedelta(seconds=float(body.get("offset_s", 0)))
+                        None if now is None else _utc(now),
+                        timedelta(seconds=float(body.get("offset_s", 0))),
+                        None if speed is None else float(speed),
                     )
-            except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            except (AttributeError, TypeError, ValueError, OverflowError, UsageError) as error:
                 return _usage(error)
         now_us = self.exchange.clock.now_ns() // 1_000
         at = datetime.fromtimestamp(now_us // 1_000_000, UTC).replace(microsecond=now_us % 1_000_000)
         return JSONResponse({"now": at.isoformat()})
+
+    async def control_sockets(self, request: Request) -> Response:
+        """Read what sockets were sent, or cut those whose path ``match`` finds (all when absent)."""
+        if refused := _only_from_here(request):
+            return refused
+        if request.method == "DELETE":
+            try:
+                return JSONResponse({"cut": self.live.cut(request.query_params.get("match", ""))})
+            except re.error as error:
+                return _usage(error)
+        return JSONResponse(self.live.counts())
 
     async def control_not_served(self, request: Request) -> Response:
         """Stop serving ids: ``{"kraken:BTC/USD": [[first, last], ...]}``; an empty list serves them again."""

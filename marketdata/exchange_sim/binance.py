@@ -15,7 +15,7 @@ from marketdata.exchange_sim.tape import Reader
 _MS = 1_000_000
 _SECOND = 1_000_000_000
 _DEFAULT_LIMIT, _MAX_LIMIT = 500, 1_000
-_INTERVALS = {
+INTERVALS = {
     f"{count}{unit}": count * width * _SECOND
     for unit, width, counts in (
         ("s", 1, (1,)),
@@ -26,7 +26,7 @@ _INTERVALS = {
     )
     for count in counts
 }
-_MONDAY_NS = 4 * 86_400 * _SECOND
+MONDAY_NS = 4 * 86_400 * _SECOND
 WEIGHTS = {"ping": 1, "time": 1, "exchangeInfo": 20, "aggTrades": 4, "klines": 2, "trades": 25}
 # The header that asks for microseconds, passed on as a parameter.
 TIME_UNIT = "X-MBX-TIME-UNIT"
@@ -190,11 +190,11 @@ def raw_fills(rows: Columns) -> tuple[Ints, Ints, Ints, Columns]:
 
 def _klines(exchange: Exchange, parameters: Parameters) -> Any:
     reader = _reader(exchange, parameters.get("symbol"))
-    width = _INTERVALS.get(parameters.get("interval", ""))
+    width = INTERVALS.get(parameters.get("interval", ""))
     if width is None:
         raise _RefusedError(-1120, "Invalid interval.")
     limit, now = _limit(parameters), exchange.clock.now_ns()
-    offset = _MONDAY_NS if width == _INTERVALS["1w"] else 0
+    offset = MONDAY_NS if width == INTERVALS["1w"] else 0
     start, stop = (_whole(parameters, name) for name in ("startTime", "endTime"))
     # Candles that open in [first, end): those after now do not exist yet.
     end = now if stop is None else min(now, stop * _MS)

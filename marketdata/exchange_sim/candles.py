@@ -12,6 +12,7 @@ from marketdata.exchange_sim.market import DAY_NS, Bools, Columns, Ints
 from marketdata.exchange_sim.tape import Tape
 
 _PRICES = ("open", "high", "low", "close")
+_ROWS_AT_ONCE = 500_000
 _FIELDS = (*_PRICES, "lots", "quote", "count", "buy_lots", "buy_quote")
 
 
@@ -152,6 +153,20 @@ class CandleRoom:
     def _of_day(self, tape: Tape, day: int, width_ns: int, now_ns: int) -> Candles:
         if (day + 1) * DAY_NS <= now_ns:
             key = (tape.listing.market, day, width_ns)
-            return self._days.get(key, lambda: of_rows(tape.day_once(day), Grid(width_ns)))
-        rows = tape.rows(tape.after(day * DAY_NS - 1), tape.after(now_ns))
-        return of_rows(rows, Grid(width_ns))
+            return self._days.get(key, lambda: _of_past_day(tape, day, Grid(width_ns)))
+        return _between(tape, tape.after(day * DAY_NS - 1), tape.after(now_ns), Grid(width_ns))
+
+
+def _of_past_day(tape: Tape, day: int, grid: Grid) -> Candles:
+    if tape.computed:
+        return of_rows(tape.day_once(day), grid)
+    return _between(tape, tape.after(day * DAY_NS - 1), tape.after((day + 1) * DAY_NS - 1), grid)
+
+
+def _between(tape: Tape, start: int, stop: int, grid: Grid) -> Candles:
+    """Candles of the rows at these positions, which may be more than fit into memory."""
+    parts = [
+        of_rows(tape.rows(at, min(at + _ROWS_AT_ONCE, stop)), grid)
+        for at in range(start, stop, _ROWS_AT_ONCE)
+    ]
+    return merged(parts, grid)

@@ -8,6 +8,7 @@ from marketdata.exchange_sim.candles import CandleRoom
 from marketdata.exchange_sim.capture import read_captures
 from marketdata.exchange_sim.config import Clock, SimConfig
 from marketdata.exchange_sim.listing import Listing
+from marketdata.exchange_sim.load import MINUTE_NS, LoadTape
 from marketdata.exchange_sim.market import Columns
 from marketdata.exchange_sim.tape import IdRanges, Reader, SyntheticTape, Tape
 
@@ -22,11 +23,11 @@ class Exchange:
             UsageError: a capture cannot be read, or ``not_served`` names a market that is not listed.
         """
         self.config = config
-        self.clock = Clock(config.now, config.offset)
+        self.clock = Clock(config.now, config.offset, config.speed)
         self.days: SizedCache[Columns] = SizedCache(config.day_rows, len)
         self.candles = CandleRoom(config.candle_bytes)
         self.archives: SizedCache[bytes] = SizedCache(config.archive_bytes, len)
-        tapes: list[Tape] = [SyntheticTape(listing, config.seed, self.days) for listing in config.listings]
+        tapes = list(self._computed(config))
         if config.captures is not None:
             tapes += read_captures(config.captures)
         tapes += config.tapes
@@ -38,6 +39,12 @@ class Exchange:
         }
         for market, ranges in config.not_served.items():
             self.hide(market, ranges)
+
+    def _computed(self, config: SimConfig) -> Iterable[Tape]:
+        if config.load is None:
+            return (SyntheticTape(listing, config.seed, self.days) for listing in config.listings)
+        begin = self.clock.now_ns() // MINUTE_NS * MINUTE_NS
+        return (LoadTape(listing, config.seed, config.load, begin) for listing in config.listings)
 
     def hide(self, market: str, ranges: IdRanges) -> None:
         """Serve these ids (inclusive ranges) of a market as trades nowhere from now on."""

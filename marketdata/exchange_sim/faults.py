@@ -7,12 +7,15 @@ A fault is a JSON object::
 ``match`` is a regular expression searched in ``path?query`` (form fields included). Of the requests that
 match, the first ``skip`` are spared, and then ``times`` are hit (all of them when absent), each with
 ``probability``. Choices depend on ``seed`` and the number of the request only.
+
+Faults whose kind begins with ``ws_`` meet frames instead of requests; ``match`` is searched in
+``/kraken/v2 trade update BTC/USD``, that is path, channel, snapshot or update, and symbol.
 """
 
 import random
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -34,8 +37,20 @@ Kind = Literal[
     "garbage",  # spoils `rows` rows: see GARBAGE
     "drop",  # leaves rows out: `ids`, or a `fraction` of all; with `once` only when first asked for
     "checksum",  # an archive's checksum that does not fit
+    "ws_drop",  # a frame is never sent
+    "ws_repeat",  # a frame is sent twice
+    "ws_reorder",  # a frame is sent after the next one of its kind, or after a second
+    "ws_corrupt",  # a frame is cut somewhere, and is no JSON any more
+    "ws_garbage",  # spoils `rows` rows of a frame: see GARBAGE
+    "ws_stray",  # before the frame another one, `body` as it is: what a proxy on the way has to say
+    "ws_stall",  # the socket stays open and says nothing for `seconds`; `lost`: nor later what it kept back
+    "ws_cut",  # the connection ends, without a word or with close code `code`
+    "ws_refuse",  # a connection is refused with `status` (503 below 400)
 ]
 KINDS: tuple[str, ...] = Kind.__args__  # type: ignore[attr-defined]
+# Faults of frames and sockets; all others are of requests.
+FRAME_KINDS = frozenset(kind for kind in KINDS if kind.startswith("ws_"))
+REQUEST_KINDS = frozenset(KINDS) - FRAME_KINDS
 # What row faults do to rows of a page, and to the rows of an archive file.
 ROW_KINDS = frozenset({"shuffle", "garbage", "drop"})
 Garbage = Literal["negative_price", "zero_amount", "absent_field", "void", "wrong_type", "future_time"]
@@ -64,6 +79,9 @@ class Fault(BaseModel):
     ids: tuple[tuple[int, int], ...] = ()
     fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
     once: bool = False
+    # Whether what a stalled socket kept back is never sent.
+    lost: bool = False
+    code: Annotated[int | None, Field(ge=1000, le=4999)] = None
 
     @field_validator("match")
     @classmethod
@@ -133,6 +151,11 @@ class FaultBook:
         """Whether any fault is in force."""
         return bool(self._entries)
 
+    @property
+    def frames(self) -> bool:
+        """Whether any fault of frames is in force."""
+        return any(entry.fault.kind in FRAME_KINDS for entry in self._entries)
+
     def watches(self, kind: str, target: str) -> bool:
         """Whether a fault of ``kind`` could meet this request, now or later; counts nothing."""
         with self._lock:
@@ -147,12 +170,10 @@ class FaultBook:
                 if entry.fault.kind in ROW_KINDS and entry.meets(target)
             ]
 
-    def hits(self, target: str, *, rows: bool = True) -> list["Hit"]:
-        """The faults that this request meets, counted; ``rows=False`` leaves row faults out."""
+    def hits(self, target: str, kinds: Container[str] = REQUEST_KINDS) -> list["Hit"]:
+        """The faults of these kinds that this request or frame meets, counted."""
         with self._lock:
-            found = (
-                entry.hit(target) for entry in self._entries if rows or entry.fault.kind not in ROW_KINDS
-            )
+            found = (entry.hit(target) for entry in self._entries if entry.fault.kind in kinds)
             return [hit for hit in found if hit is not None]
 
 

@@ -15,6 +15,8 @@ from marketdata.errors import UsageError
 from marketdata.exchange_sim.app import create_app
 from marketdata.exchange_sim.config import SimConfig
 from marketdata.exchange_sim.faults import FaultBook, parse_faults
+from marketdata.exchange_sim.frames_protocol import FramesProtocol
+from marketdata.exchange_sim.live import Live
 
 _GRACE_S = 1  # requests still running after this are cut off
 
@@ -40,12 +42,24 @@ class Urls(str):
         return f"{self}/archive"
 
     @property
+    def kraken_ws(self) -> str:
+        """For MARKETDATA_KRAKEN_WS_URL: Kraken's protocol, version 2."""
+        return f"ws{self.removeprefix('http')}/kraken/v2"
+
+    @property
+    def binance_ws(self) -> str:
+        """For MARKETDATA_BINANCE_WS_URL; ``/stream`` instead of ``/ws`` for combined streams."""
+        return f"ws{self.removeprefix('http')}/binance/ws"
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables that point ``marketdata`` at it."""
         return {
             "MARKETDATA_KRAKEN_URL": self.kraken,
             "MARKETDATA_BINANCE_URL": self.binance,
             "MARKETDATA_BINANCE_ARCHIVE_URL": self.archive,
+            "MARKETDATA_KRAKEN_WS_URL": self.kraken_ws,
+            "MARKETDATA_BINANCE_WS_URL": self.binance_ws,
         }
 
 
@@ -76,6 +90,7 @@ class RunningExchange:
         app = create_app(config)
         self._faults: FaultBook = app.state.faults
         self._exchange = app.state.exchange
+        self._live: Live = app.state.live
         self._listener = _bind("127.0.0.1", 0)
         self._urls = _urls(self._listener)
         ready = threading.Event()
@@ -106,6 +121,16 @@ class RunningExchange:
         return self._urls.archive
 
     @property
+    def kraken_ws(self) -> str:
+        """For MARKETDATA_KRAKEN_WS_URL."""
+        return self._urls.kraken_ws
+
+    @property
+    def binance_ws(self) -> str:
+        """For MARKETDATA_BINANCE_WS_URL."""
+        return self._urls.binance_ws
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables that point ``marketdata`` at it."""
         return self._urls.environment
@@ -120,9 +145,26 @@ class RunningExchange:
         """Each fault with how many requests it ``matched`` and was ``applied`` to."""
         return self._faults.counts()
 
-    def set_clock(self, now: datetime | None, offset: timedelta = timedelta(0)) -> None:
-        """Let the exchange's clock stand at ``now``, or follow the wall clock when it is ``None``."""
-        self._exchange.clock.set(now, offset)
+    def set_clock(
+        self, now: datetime | None, offset: timedelta = timedelta(0), speed: float | None = None
+    ) -> None:
+        """Let the exchange's clock stand at ``now``, or run from there with a ``speed``.
+
+        It follows the wall clock when ``now`` is ``None``. Trades that it passes are pushed to sockets.
+        """
+        self._exchange.clock.set(now, offset, speed)
+
+    def advance_clock(self, by: timedelta) -> None:
+        """Move the clock forward (or back)."""
+        self._exchange.clock.advance(by)
+
+    def sockets(self) -> dict[str, Any]:
+        """Connections, frames put to sockets, and by market the trades pushed and the last id of them."""
+        return dict(self._live.counts())
+
+    def cut_sockets(self, match: str = "") -> None:
+        """End the connections whose path (``/kraken/v2``) matches, without a word."""
+        self._live.cut_soon(match)
 
     def hide(self, market: str, ranges: Iterable[tuple[int, int]]) -> None:
         """Serve these trade ids (inclusive ranges) no more."""
@@ -174,7 +216,10 @@ def _settings(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         lifespan="off",
-        ws="none",
+        ws=FramesProtocol,
+        # A frame is made once for all sockets.
+        ws_per_message_deflate=False,
+        ws_ping_timeout=40.0,
         access_log=False,
         # Cut answers and stalled requests are meant; uvicorn would report each as an error.
         log_level="critical",

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -33,6 +34,13 @@ _SHAPES = (
     ("/daily/trades/", _Shape(0, 1, 2, 4)),
     ("/daily/klines/", _Shape(0, 1, 5, 0)),
 )
+# Of frames: path, channel and symbol, as faults name them.
+_FRAME_SHAPES = (
+    ("/v2 trade ", _Shape("trade_id", "price", "qty", "timestamp")),
+    ("/v2 ohlc ", _Shape("interval_begin", "open", "volume", "interval_begin")),
+    (" trade ", _Shape("t", "p", "q", "T")),
+    (" aggTrade ", _Shape("a", "p", "q", "T")),
+)
 
 
 def spoil(path: str, body: bytes, hits: Sequence[Hit], now_ns: int) -> bytes:
@@ -51,6 +59,23 @@ def spoil(path: str, body: bytes, hits: Sequence[Hit], now_ns: int) -> bytes:
             if isinstance(rows, list):
                 result[key] = _spoil_rows(rows, shape, hits, now_ns)
     return orjson.dumps(value)
+
+
+def spoil_frame(target: str, payload: bytes, hits: Sequence[Hit], now_ns: int) -> list[bytes]:
+    """A frame's payload after ``ws_garbage``: several where it held one trade and garbage came beside it."""
+    shape = next((shape for part, shape in _FRAME_SHAPES if part in target), None)
+    if shape is None:
+        return [payload]
+    frame = orjson.loads(payload)
+    rows = frame["data"] if isinstance(frame.get("data"), list) else [frame.get("data", frame)]
+    spoiled = rows
+    for hit in hits:
+        spoiled = _with_garbage(spoiled, shape, hit, now_ns)
+    if rows is frame.get("data"):
+        return [orjson.dumps(frame | {"data": spoiled})]
+    if "stream" in frame:
+        return [orjson.dumps(frame | {"data": row}) for row in spoiled]
+    return [orjson.dumps(row) for row in spoiled]
 
 
 def _spoil_zip(body: bytes, shape: _Shape, hits: Sequence[Hit], now_ns: int) -> bytes:
@@ -109,9 +134,10 @@ def _with_garbage(rows: list[Any], shape: _Shape, hit: Hit, now_ns: int) -> list
 def _spoiled(row: Any, shape: _Shape, how: Garbage, now_ns: int, chance: random.Random) -> Any:
     row = row.copy()
     if how == "negative_price":
-        row[shape.price] = f"-{row[shape.price]}"
+        price = row[shape.price]
+        row[shape.price] = f"-{price}" if isinstance(price, str) else -price
     elif how == "zero_amount":
-        row[shape.amount] = "0.00000000"
+        row[shape.amount] = "0.00000000" if isinstance(row[shape.amount], str) else 0.0
     elif how == "absent_field":
         if isinstance(row, dict):
             del row[shape.price]
@@ -136,6 +162,8 @@ def _is_json(row: Any) -> bool:
 
 def _tomorrow(time: Any, now_ns: int) -> Any:
     """A time a day after now, in the unit and type of ``time``."""
+    if isinstance(time, str) and "T" in time:
+        return f"{datetime.fromtimestamp(now_ns // 1_000_000_000 + 86_400, UTC):%Y-%m-%dT%H:%M:%S.000000Z}"
     value, ahead = float(time), now_ns + 86_400_000_000_000
     if value < 1e11:
         number: Any = ahead / 1e9 if isinstance(time, float) else ahead // 1_000_000_000

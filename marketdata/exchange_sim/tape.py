@@ -24,6 +24,8 @@ class Tape(Protocol):
     listing: Listing
     # The ids of Kraken's rows are shown since 2021 only; old captures have none.
     shows_ids: bool
+    # Whether rows may take a while, because a whole day is computed for them.
+    computed: bool
 
     def after(self, time_ns: int) -> int:
         """Position of the first row whose ``time_ns`` is greater."""
@@ -46,6 +48,7 @@ class SyntheticTape:
     """The computed market. ``days`` is shared by all tapes of one exchange process."""
 
     shows_ids = True
+    computed = True
 
     def __init__(self, listing: Listing, seed: int, days: SizedCache[Columns]) -> None:
         """Nothing is computed before it is asked for."""
@@ -99,6 +102,8 @@ class SyntheticTape:
 
 class FixedTape:
     """Rows that are given: a capture, or trades made by a test."""
+
+    computed = False
 
     def __init__(self, listing: Listing, columns: Columns, *, shows_ids: bool = True) -> None:
         """``columns`` must be in exchange order."""
