@@ -9,7 +9,7 @@ it, reads what was committed and goes on from there. The same happens when a tra
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from time import monotonic
@@ -28,7 +28,7 @@ from realtime.services.checkpoint import Checkpoint
 from realtime.services.committer import Committer, Transactions, Work
 from realtime.services.history import Fetcher, History
 from realtime.services.partition import PartitionCandles
-from realtime.services.rejects import Reject
+from realtime.services.reading import Piece
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -39,17 +39,6 @@ _LOOK_S = 1.0  # lag and watermarks
 _PAUSE_S = 1.0  # before a partition whose transaction failed begins again
 # More finals than this wait for the transaction before theirs.
 _MOST_WAITING = 200_000
-
-
-class Piece(Protocol):
-    """Messages of one partition, decoded."""
-
-    partition: int
-    end: int
-    batches: Sequence[tuple[Market, int, pl.DataFrame]]
-    rejects: Sequence[Reject]
-    messages: int
-    newest_s: float
 
 
 class Inbox(Protocol):
@@ -105,11 +94,13 @@ class CandleService:
         history: History,
         clock: Callable[[], datetime],
         *,
+        topic: str = "marketdata.trades",
         metrics: Metrics | None = None,
         health: Health | None = None,
     ) -> None:
         """Nothing is asked for yet. ``clock``: the machine's time; it must not jump."""
         self._inbox, self._outbox, self._make_core, self._clock = inbox, outbox, make_core, clock
+        self._topic = topic
         self.metrics, self.health = metrics or Metrics("candles"), health or Health()
         self._fetcher = Fetcher(history)
         self._served: dict[int, _Served] = {}
@@ -228,7 +219,7 @@ class CandleService:
         came = set()
         for piece in self._inbox.poll(timeout_s, self._clock(), self._until):
             messages += piece.messages
-            came.add(piece.partition)
+            came.add(piece.place[1])
             self._take(piece)
         if monotonic() - self._ticked >= _TICK_S:
             self._tick(came)
@@ -243,7 +234,7 @@ class CandleService:
         return None if served is None else served.candles.replay_until
 
     def _take(self, piece: Piece) -> None:
-        served = self._served[piece.partition]
+        served = self._served[piece.place[1]]
         replay = served.candles.replaying
         now = self._clock()
         served.candles.add(piece.batches, piece.end, now, served.work.outcome)
@@ -255,7 +246,7 @@ class CandleService:
             self.metrics.rejected.labels(reject.reason).inc()
         for market, _, trades in piece.batches:
             self.metrics.trades.labels(str(market)).inc(len(trades))
-        labels = ("trades", str(piece.partition))
+        labels = (piece.place[0], str(piece.place[1]))
         self.metrics.messages.labels(*labels).inc(piece.messages)
         self.metrics.lag_seconds.labels(*labels).set(max(0.0, now.timestamp() - piece.newest_s))
 
@@ -280,7 +271,7 @@ class CandleService:
         self._lag = self._inbox.lag()
         now_us = to_us(self._clock())
         for partition, served in self._served.items():
-            self.metrics.lag.labels("trades", str(partition)).set(self._lag.get(partition, 0))
+            self.metrics.lag.labels(self._topic, str(partition)).set(self._lag.get(partition, 0))
             for market, mark in served.candles.watermarks().items():
                 self.metrics.watermark_age.labels(str(market)).set((now_us - mark) / 1e6)
 

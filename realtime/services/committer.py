@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
+from marketdata.bus.envelope import DeadLetter
 from realtime.services.checkpoint import Checkpoint
 from realtime.services.partition import Outcome
-from realtime.services.rejects import Reject
 
 
 @dataclass(slots=True)
@@ -15,7 +15,7 @@ class Work:
     """What goes into one transaction."""
 
     outcome: Outcome = field(default_factory=Outcome)
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[DeadLetter] = field(default_factory=list)
 
     @property
     def must_commit(self) -> bool:

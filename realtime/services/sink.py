@@ -10,17 +10,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
-from typing import Literal, Protocol
+from typing import Protocol
 
 import polars as pl
 import structlog
 
+from marketdata.bus.envelope import DeadLetter
 from marketdata.errors import TransientError
 from marketdata.market import Market
 from marketdata.store.buffer import WriterStats
 from realtime.health import Health
 from realtime.metrics import Changes, Metrics
-from realtime.services.rejects import Reject
+from realtime.services.reading import Piece, Place
 
 _LOG = structlog.stdlib.get_logger(__name__)
 
@@ -30,30 +31,15 @@ _TURN_S = 0.1
 # How long a partition that is given up waits for its rows; what is not written by then comes again.
 _GIVE_UP_S = 5.0
 
-# Topic and partition.
-Place = tuple[str, int]
-
-
-class StorePiece(Protocol):
-    """Messages of one partition as rows for the store."""
-
-    place: Place
-    end: int
-    table: Literal["trade", "candle"]
-    rows: Sequence[tuple[Market, pl.DataFrame]]
-    rejects: Sequence[Reject]
-    messages: int
-    newest_s: float
-
 
 class StoreInbox(Protocol):
     """Where rows come from; see :mod:`realtime.services.wire`."""
 
-    def poll(self, timeout_s: float, now: datetime) -> Iterable[StorePiece]: ...
+    def poll(self, timeout_s: float, now: datetime) -> Iterable[Piece]: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def commit(self, offsets: Mapping[Place, int]) -> None: ...
-    def keep(self, rejects: Sequence[Reject]) -> None:
+    def keep(self, rejects: Sequence[DeadLetter]) -> None:
         """Put rejects on the dead-letter topic; they are there when this returns."""
 
     def lag(self) -> dict[Place, int]: ...
@@ -89,7 +75,7 @@ class SinkService:
         self._inbox, self._writer, self._clock = inbox, writer, clock
         self.metrics, self.health = metrics or Metrics("sink"), health or Health()
         self._owned: set[Place] = set()
-        self._waiting: deque[StorePiece] = deque()  # found no room yet
+        self._waiting: deque[Piece] = deque()  # found no room yet
         self._paused = False
         # Rows taken by the writer, and the offset that may be committed once they are written.
         self._marks: deque[tuple[int, Place, int]] = deque()
@@ -161,8 +147,8 @@ class SinkService:
         while self._waiting:
             piece = self._waiting[0]
             try:
-                for market, rows in piece.rows:
-                    take = self._writer.write if piece.table == "trade" else self._writer.write_candles
+                for market, _, rows in piece.batches:
+                    take = self._writer.write_candles if "open_time" in rows.columns else self._writer.write
                     take(market, rows, timeout_s=timeout_s)
                 if piece.rejects:
                     self._inbox.keep(piece.rejects)
@@ -196,18 +182,18 @@ class SinkService:
 
     # -- what is told -------------------------------------------------------------------------------
 
-    def _count(self, piece: StorePiece) -> None:
+    def _count(self, piece: Piece) -> None:
         topic, partition = piece.place
         labels = (topic, str(partition))
         self.metrics.messages.labels(*labels).inc(piece.messages)
         self.metrics.lag_seconds.labels(*labels).set(max(0.0, self._clock().timestamp() - piece.newest_s))
         for reject in piece.rejects:
             self.metrics.rejected.labels(reject.reason).inc()
-        for market, rows in piece.rows:
-            if piece.table == "trade":
-                self.metrics.trades.labels(str(market)).inc(len(rows))
-            else:
+        for market, _, rows in piece.batches:
+            if "open_time" in rows.columns:
                 self.metrics.candles.labels(str(market), "final").inc(len(rows))
+            else:
+                self.metrics.trades.labels(str(market)).inc(len(rows))
 
     def _look(self) -> None:
         self._looked = monotonic()

@@ -1,30 +1,21 @@
 """A cluster in memory: partitions of trades, transactions with fencing, and crashes where they are wanted."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import polars as pl
 
+from marketdata.bus.envelope import DeadLetter, Stored
 from marketdata.errors import TransientError
 from marketdata.market import Market
 from realtime.services.checkpoint import Checkpoint
 from realtime.services.committer import Work
-from realtime.services.rejects import Reject
+from realtime.services.reading import Piece
 
 
 class Crash(BaseException):
     """The process is killed."""
-
-
-@dataclass
-class MemoryPiece:
-    partition: int
-    end: int
-    batches: Sequence[tuple[Market, int, pl.DataFrame]]
-    rejects: Sequence[Reject] = ()
-    messages: int = 1
-    newest_s: float = 0.0
 
 
 @dataclass
@@ -36,7 +27,7 @@ class Cluster:
     offsets: dict[int, tuple[int, str]] = field(default_factory=dict)
     finals: list[tuple[Market, pl.DataFrame]] = field(default_factory=list)
     late: list[tuple[Market, pl.DataFrame]] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[DeadLetter] = field(default_factory=list)
     running: list[tuple[Market, pl.DataFrame]] = field(default_factory=list)
     epochs: dict[int, int] = field(default_factory=dict)
     refuse: set[int] = field(default_factory=set)
@@ -76,9 +67,7 @@ class MemoryInbox:
         self._cluster = cluster
         self.positions: dict[int, int] = {}
 
-    def poll(
-        self, timeout_s: float, now: datetime, until: Callable[[int], int | None]
-    ) -> Iterable[MemoryPiece]:
+    def poll(self, timeout_s: float, now: datetime, until: Callable[[int], int | None]) -> Iterable[Piece]:
         for partition, start in list(self.positions.items()):
             log, border = self._cluster.partitions[partition], until(partition)
             if border is None or start >= len(log):
@@ -88,12 +77,12 @@ class MemoryInbox:
                 end = min(end, border)
             batches = [(log[n][0], n, log[n][1]) for n in range(start, end) if len(log[n][1])]
             rejects = [
-                Reject("empty", "trades", partition, n, None, None)
+                DeadLetter(Stored(None, None), "empty", "trades", partition, n)
                 for n in range(start, end)
                 if log[n][1].is_empty()
             ]
             self.positions[partition] = end
-            yield MemoryPiece(partition, end, batches, rejects, end - start)
+            yield Piece(("trades", partition), end, end - start, 0.0, batches, rejects)
 
     def committed(self, partition: int) -> Checkpoint:
         return Checkpoint.parse(*self._cluster.offsets.get(partition, (0, "")))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from marketdata.errors import UsageError
 from realtime import logs
 from realtime.health import HOST, Health, served
 from realtime.metrics import Changes, Metrics
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -89,3 +91,10 @@ def test_a_line_of_the_log_is_one_json_object(capsys: pytest.CaptureFixture[str]
         "warning",
     )
     assert (theirs["event"], theirs["service"]) == ("The store is slow: 5 rows", "candles")
+
+
+def test_the_document_lists_every_metric() -> None:
+    text = (ROOT / "docs" / "streaming.md").read_text("utf-8")
+    names = {family.name for family in Metrics("x").registry.collect()}
+    listed = {name.removesuffix("_total") for name in re.findall(r"marketdata_\w+", text)}
+    assert names == listed

@@ -3,29 +3,23 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
 import polars as pl
 
+from marketdata.bus.envelope import DeadLetter, Stored
 from marketdata.errors import TransientError
 from marketdata.market import Market
 from marketdata.store.buffer import WriterStats
-from realtime.services.rejects import Reject
-from realtime.services.sink import Place, SinkService
+from realtime.services.reading import Piece, Place
+from realtime.services.sink import SinkService
 from tests.realtime.test_candles import BTC, at, trades
 
 ONE, TWO = ("trades", 0), ("trades", 1)
 
 
-@dataclass
-class Piece:
-    place: Place
-    end: int
-    rows: Sequence[tuple[Market, pl.DataFrame]]
-    table: Literal["trade", "candle"] = "trade"
-    rejects: Sequence[Reject] = ()
-    messages: int = 1
-    newest_s: float = 0.0
+def piece(place: Place, end: int, *numbers: int, rejects: Sequence[DeadLetter] = ()) -> Piece:
+    rows = trades(*((number, 0, 5) for number in numbers))
+    return Piece(place, end, batches=[(BTC, end - 1, rows)] if numbers else [], rejects=list(rejects))
 
 
 @dataclass
@@ -33,7 +27,7 @@ class Inbox:
     pieces: list[Piece] = field(default_factory=list)
     paused: bool = False
     committed: dict[Place, int] = field(default_factory=dict)
-    kept: list[Reject] = field(default_factory=list)
+    kept: list[DeadLetter] = field(default_factory=list)
 
     def poll(self, timeout_s: float, now: datetime) -> Iterable[Piece]:
         if self.paused:
@@ -50,7 +44,7 @@ class Inbox:
     def commit(self, offsets: Mapping[Place, int]) -> None:
         self.committed |= offsets
 
-    def keep(self, rejects: Sequence[Reject]) -> None:
+    def keep(self, rejects: Sequence[DeadLetter]) -> None:
         self.kept += rejects
 
     def lag(self) -> dict[Place, int]:
@@ -101,7 +95,7 @@ def turn(service: SinkService) -> None:
 
 
 def test_an_offset_is_committed_once_every_row_before_it_is_written() -> None:
-    inbox, writer = Inbox([Piece(ONE, 5, [(BTC, trades((1, 0, 5), (2, 0, 5)))])]), Writer()
+    inbox, writer = Inbox([piece(ONE, 5, 1, 2)]), Writer()
     service = sink(inbox, writer)
     turn(service)
     assert inbox.committed == {}
@@ -114,7 +108,7 @@ def test_an_offset_is_committed_once_every_row_before_it_is_written() -> None:
 
 
 def test_a_slow_store_pauses_the_partitions_and_nothing_is_dropped() -> None:
-    pieces = [Piece(ONE, n + 1, [(BTC, trades((n, 0, 5)))]) for n in range(4)]
+    pieces = [piece(ONE, n + 1, n) for n in range(4)]
     inbox, writer = Inbox(pieces), Writer(room=2)
     service = sink(inbox, writer)
     for _ in range(6):
@@ -133,7 +127,7 @@ def test_a_slow_store_pauses_the_partitions_and_nothing_is_dropped() -> None:
 
 
 def test_a_partition_is_given_up_with_all_it_took_written() -> None:
-    inbox, writer = Inbox([Piece(ONE, 5, [(BTC, trades((1, 0, 5)))])]), Writer()
+    inbox, writer = Inbox([piece(ONE, 5, 1)]), Writer()
     service = sink(inbox, writer)
     turn(service)
     service.revoked([ONE])
@@ -141,7 +135,7 @@ def test_a_partition_is_given_up_with_all_it_took_written() -> None:
 
 
 def test_what_could_not_be_written_before_a_partition_is_given_up_is_not_committed() -> None:
-    inbox, writer = Inbox([Piece(ONE, 5, [(BTC, trades((1, 0, 5)))])]), Writer(slow=True)
+    inbox, writer = Inbox([piece(ONE, 5, 1)]), Writer(slow=True)
     service = sink(inbox, writer)
     turn(service)
     service.revoked([ONE])
@@ -152,15 +146,15 @@ def test_what_could_not_be_written_before_a_partition_is_given_up_is_not_committ
 
 
 def test_messages_of_a_partition_that_was_given_up_are_left_to_its_new_owner() -> None:
-    inbox, writer = Inbox([Piece(TWO, 9, [(BTC, trades((1, 0, 5)))])]), Writer()
+    inbox, writer = Inbox([piece(TWO, 9, 1)]), Writer()
     service = sink(inbox, writer, ONE)
     turn(service)
     assert writer.taken == []
 
 
 def test_a_message_that_cannot_be_read_goes_to_the_dead_letters_before_its_offset_is_committed() -> None:
-    reject = Reject("cut JSON", "candles", 0, 4, b"k", b"{")
-    inbox, writer = Inbox([Piece(ONE, 5, [], rejects=[reject])]), Writer()
+    reject = DeadLetter(Stored(b"k", b"{"), "cut JSON", "candles", 0, 4)
+    inbox, writer = Inbox([piece(ONE, 5, rejects=[reject])]), Writer()
     service = sink(inbox, writer)
     turn(service)
     turn(service)
