@@ -4,6 +4,7 @@ The ``.env`` of the current folder is read; the environment goes before it. ``.e
 ``docs/settings.md`` list the same names; a test holds the three together.
 """
 
+import os
 import re
 import tomllib
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from marketdata.market import Market
 
 PREFIX = "MARKETDATA_"
 ENV_FILE = ".env"
+KAFKA_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 _KEYS = ("exchange", "symbol", "since")
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg2", "postgresql+psycopg")
 
@@ -123,12 +125,49 @@ class Settings(BaseSettings):
         int,
         Field(ge=1, description="Candles younger than this are not materialised; readers fold them."),
     ] = 10
+    kafka_bootstrap_servers: Annotated[
+        str | None,
+        Field(
+            validate_default=True,
+            description="Kafka's brokers, host:port with commas between. Default: KAFKA_BOOTSTRAP_SERVERS.",
+        ),
+    ] = None
+    kafka_topic_prefix: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,100}$", description="What the topics' names begin with."
+        ),
+    ] = "marketdata"
+    kafka_partitions: Annotated[
+        int, Field(ge=1, le=1000, description="Partitions of topics that are created; the most instances.")
+    ] = 6
+    kafka_format: Annotated[
+        Literal["json", "arrow"],
+        Field(description="How trades are written: json (a trade a message) or arrow (a batch a message)."),
+    ] = "json"
+    kafka_security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        Field(description="How brokers are spoken to: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."),
+    ] = "PLAINTEXT"
+    kafka_sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
+        Field(description="How the user is authenticated: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."),
+    ] = "SCRAM-SHA-512"
+    kafka_username: Annotated[str | None, Field(description="User of the brokers, with SASL.")] = None
+    kafka_password: Annotated[SecretStr | None, Field(description="Password of that user.")] = None
+    kafka_ca_file: Annotated[
+        Path | None,
+        Field(description="Certificates (PEM) that brokers are checked against. Default: system's."),
+    ] = None
+    publish_backfill: Annotated[
+        bool, Field(description="Whether a backfill also publishes each page to Kafka as it is fetched.")
+    ] = False
     dagster_database_url: Annotated[
         SecretStr | None,
         Field(description="PostgreSQL URL of the Dagster instance. Default: SQLite in HOME."),
     ] = None
 
-    @field_validator("home", "markets")
+    @field_validator("home", "markets", "kafka_ca_file")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         """Fix the folder now: a later change of the current folder does not move the data."""
@@ -147,6 +186,19 @@ class Settings(BaseSettings):
             msg = "it is no http:// or https:// URL"
             raise ValueError(msg)
         return None if url is None else url.rstrip("/")
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _brokers(cls, servers: str | None) -> str | None:
+        """Take the name that Kafka's own tools know where ours is not set."""
+        servers = servers or os.environ.get(KAFKA_VARIABLE) or read_env_file().get(KAFKA_VARIABLE)
+        if not servers:
+            return None
+        parts = [part.strip() for part in servers.split(",")]
+        if not all(re.fullmatch(r"[^\s:/@]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}", part) for part in parts):
+            msg = "it is no list of the form HOST:PORT,HOST:PORT"
+            raise ValueError(msg)
+        return ",".join(parts)
 
     @field_validator("database_url", "dagster_database_url")
     @classmethod
