@@ -1,0 +1,1 @@
+"""Where live trades come from: exchanges' sockets, candles by REST, and what was recorded."""
