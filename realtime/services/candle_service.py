@@ -211,6 +211,12 @@ class CandleService:
         self._fetcher.close()
         self._pool.shutdown()
 
+    def idle(self) -> bool:
+        """Whether all that must go out has gone out."""
+        each = self._served.values()
+        waits = any(one.work.must_commit or one.committer.busy or one.candles.replaying for one in each)
+        return not self._failed and not waits
+
     def turn(self, timeout_s: float = _TICK_S) -> int:
         """Go round once; returns how many messages came."""
         if self._failed:

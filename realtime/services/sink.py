@@ -89,8 +89,6 @@ class SinkService:
     def assigned(self, places: Iterable[Place]) -> None:
         """Take partitions."""
         self._owned |= set(places)
-        if self._paused:
-            self._inbox.pause()
         self._say()
 
     def revoked(self, places: Iterable[Place]) -> None:
@@ -127,9 +125,16 @@ class SinkService:
         """Write and commit what was taken."""
         self.revoked(list(self._owned))
 
+    def idle(self) -> bool:
+        """Whether all that came is written."""
+        taken, written = self._writer.progress
+        return not self._waiting and taken == written
+
     def turn(self, timeout_s: float = _TURN_S) -> int:
         """Go round once; returns how many messages came."""
         messages = 0
+        if self._paused:
+            self._inbox.pause()  # again: partitions that have come since are not paused yet
         for piece in self._inbox.poll(timeout_s, self._clock()):
             if piece.place in self._owned:
                 self._waiting.append(piece)

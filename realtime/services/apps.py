@@ -1,0 +1,140 @@
+"""The services put together: what a command runs."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+
+from marketdata.bus.cluster import Cluster
+from marketdata.bus.consumer import BatchConsumer
+from marketdata.bus.topics import Topics, create_topics
+from marketdata.errors import UnknownName
+from marketdata.settings import Settings
+from realtime.candles import CandleCore, Rules
+from realtime.health import Health, served
+from realtime.metrics import Metrics
+from realtime.services.candle_service import CandleService
+from realtime.services.clock import SteadyClock
+from realtime.services.history import History, LakeThenExchange
+from realtime.services.runtime import forever, stopped_by_signals
+from realtime.services.sink import SinkService
+from realtime.services.wire import CandleOutbox, StoreInbox, TradeInbox
+
+_LOG = structlog.stdlib.get_logger(__name__)
+SINKS = ("trades", "candles", "all")
+
+
+def make_topics(settings: Settings) -> Iterator[str]:
+    """Create the topics that are absent; a line for each."""
+    cluster = Cluster.of(settings)
+    for report in create_topics(cluster, Topics.of(settings), partitions=settings.kafka_partitions):
+        yield f"{report.state}: {report.name}" + (f" ({report.detail})" if report.detail else "")
+
+
+def run_candles(
+    settings: Settings,
+    intervals: Sequence[str],
+    *,
+    delay_ms: int = 500,
+    grace_s: float = 30.0,
+    group: str | None = None,
+    port: int | None = None,
+    until_end: bool = False,
+    history: History | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """The candle service, until it is stopped."""
+    cluster, topics = Cluster.of(settings), Topics.of(settings)
+    rules = Rules(delay=timedelta(milliseconds=delay_ms), grace=timedelta(seconds=grace_s))
+    CandleCore(intervals, rules)  # so that a wrong interval is told before anything begins
+    metrics, health = Metrics("candles"), Health()
+    inbox = TradeInbox(cluster, topics, group or f"{settings.kafka_topic_prefix}.candles")
+    outbox = CandleOutbox(cluster, topics, inbox.consumer)
+    service = CandleService(
+        inbox,
+        outbox,
+        lambda: CandleCore(intervals, rules),
+        history or LakeThenExchange(settings),
+        SteadyClock(),
+        topic=topics.trades,
+        metrics=metrics,
+        health=health,
+    )
+    inbox.tell(service)
+    with ExitStack() as end:
+        stopping = stop or end.enter_context(stopped_by_signals())
+        _serve(end, metrics, health, port)
+        end.callback(outbox.close)
+        end.callback(inbox.consumer.close)
+        end.callback(service.close)  # first: it commits what is due while the group is not left yet
+        turn = _until_end(service.turn, inbox, service.idle, stopping) if until_end else service.turn
+        forever(turn, stopping, health)
+    _LOG.info("ended")
+
+
+def run_sink(
+    settings: Settings,
+    what: str = "all",
+    *,
+    group: str | None = None,
+    port: int | None = None,
+    until_end: bool = False,
+    stop: threading.Event | None = None,
+) -> None:
+    """The sinks, until they are stopped.
+
+    Raises:
+        UnknownName: ``what`` is none of :data:`SINKS`.
+    """
+    if what not in SINKS:
+        raise UnknownName(what, kind="sink", known=SINKS)
+    from marketdata.store.buffer import BufferedWriter  # noqa: PLC0415 - an extra
+    from marketdata.store.engine import database_url  # noqa: PLC0415
+
+    cluster, topics, url = Cluster.of(settings), Topics.of(settings), database_url(settings)
+    names = {
+        "trades": [topics.trades, topics.backfill],
+        "candles": [topics.candles],
+        "all": [topics.trades, topics.backfill, topics.candles],
+    }[what]
+    metrics, health = Metrics("sink"), Health()
+    inbox = StoreInbox(cluster, topics, names, group or f"{settings.kafka_topic_prefix}.sink.{what}")
+    with ExitStack() as end:
+        stopping = stop or end.enter_context(stopped_by_signals())
+        _serve(end, metrics, health, port)
+        writer = end.enter_context(BufferedWriter(url))
+        service = SinkService(inbox, writer, SteadyClock(), metrics=metrics, health=health)
+        inbox.tell(service)
+        end.callback(inbox.close)
+        end.callback(service.close)
+        turn = _until_end(service.turn, inbox, service.idle, stopping) if until_end else service.turn
+        forever(turn, stopping, health)
+    _LOG.info("ended")
+
+
+class _Waiting(Protocol):
+    consumer: BatchConsumer
+
+
+def _until_end(
+    turn: Callable[[], int], inbox: _Waiting, idle: Callable[[], bool], stop: threading.Event
+) -> Callable[[], None]:
+    """A turn that stops the service once nothing waits in any of its partitions, and all is written."""
+
+    def once() -> None:
+        came = turn()
+        places = inbox.consumer.assignment()
+        lag = inbox.consumer.lag()
+        if places and not came and all(lag.get(place) == 0 for place in places) and idle():
+            stop.set()
+
+    return once
+
+
+def _serve(end: ExitStack, metrics: Metrics, health: Health, port: int | None) -> None:
+    taken = end.enter_context(served(metrics, health, port))
+    if taken is not None:
+        _LOG.info("serving /metrics, /healthz and /readyz", port=taken)
