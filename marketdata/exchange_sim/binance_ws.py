@@ -159,7 +159,7 @@ class Klines:
             self._changed = self._opened in by_open
         self._running = candles.take(candles.open_ns == self._opened)
         self._first, self._last = ids.get(self._opened, (-1, -1))
-        if self._changed and now_ns - self._told_ns >= self._every:
+        if not len(rows) and self._changed and now_ns - self._told_ns >= self._every:
             events.append(self._event(candles, by_open, ids, now_ns, closed=False))
             self._told_ns, self._changed = now_ns, False
         yield self._framing.frames(event for event in events if event)

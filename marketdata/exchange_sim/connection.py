@@ -12,7 +12,7 @@ from marketdata.exchange_sim.spoil import spoil_frame
 
 _STRAY = "CloudFlare WebSocket proxy restarting"
 _HELD_S = 1.0
-_ABORT: dict[str, Any] = {"abort": True}
+_ABORT: dict[str, Any] = {"type": "websocket.send", "abort": True}
 Send = Callable[[Any], Awaitable[None]]
 
 
@@ -81,13 +81,13 @@ class Socket:
                 await self._wake.wait()
                 self._wake.clear()
                 if (silence := self._silent_until - self._loop.time()) > 0 and not self._cut:
-                    await self._send({"mute": True})
+                    await self._send({"type": "websocket.send", "mute": True})
                     # A cut ends the silence.
                     await _either(self._wake, silence)
                     self._wake.set()
                     if not self._cut and self._silent_until > self._loop.time():
                         continue
-                    await self._send({"mute": False})
+                    await self._send({"type": "websocket.send", "mute": False})
                     self._lost = False
                 if self._waiting:
                     wire = b"".join(self._waiting)

@@ -272,7 +272,8 @@ class Session:
         self._answer(request, received, str(request["method"]), {"error": error, "success": False} | about)
 
     def _say(self, message: dict[str, Any]) -> None:
-        self._socket.say(orjson.dumps(message))
+        # Kraken writes the fields of an answer in the order of the alphabet.
+        self._socket.say(orjson.dumps(message, option=orjson.OPT_SORT_KEYS))
 
     def _now(self) -> str:
         return _iso(self._exchange.clock.now_ns(), 6)

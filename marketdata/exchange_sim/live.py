@@ -32,7 +32,10 @@ class Channel(Protocol):
         ...
 
     def frames(self, rows: Columns, now_ns: int, /) -> Iterable[Frames]:
-        """What new rows, the last of which is not after now, bring to those who listen."""
+        """What new rows, the last of which is not after now, bring to those who listen.
+
+        A timed channel is asked once more without rows when all until now have been pushed.
+        """
         ...
 
 
@@ -147,9 +150,13 @@ class Live:
             self._loop.call_soon_threadsafe(self.cut, pattern)
 
     def counts(self) -> dict[str, Any]:
-        """Connections, frames put to sockets, and by market the trades pushed and the last id of them."""
+        """Connections, subscriptions, frames put to sockets, and by market what was pushed."""
+        streams = [stream for stream in list(self._streams.values()) if stream.channels]
         return {
             "connections": len(self.sockets),
+            "listening": sum(
+                len(listeners) for stream in streams for _, listeners in list(stream.channels.values())
+            ),
             "frames": self._frames_of_ended + sum(socket.frames for socket in list(self.sockets)),
             "markets": {
                 market: {"pushed": pushed, "last_id": last_id}
