@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from marketdata.bus.cluster import Cluster, Watch, cluster_at, kafka, raised
+from marketdata.errors import PermanentError
 from marketdata.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,16 +35,28 @@ _TIMEOUT_S = 30.0
 _RETRY_S = 0.1
 
 
+# offset.metadata.max.bytes of a broker is 4,096 unless it is set, and the client counts a closing zero.
+METADATA_BYTES = 4_095
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
-    """An offset, and what is committed beside it: text of at most 4,096 bytes, or the broker refuses it."""
+    """An offset, and text of at most METADATA_BYTES that is committed beside it."""
 
     offset: int
     metadata: str = ""
 
     def at(self, place: Place) -> "TopicPartition":
-        """As Kafka's client wants it."""
+        """As Kafka's client wants it.
+
+        Raises:
+            PermanentError: the text is too long.
+        """
         topic, partition = place
+        size = len(self.metadata.encode())
+        if size > METADATA_BYTES:
+            msg = f"{size:,} bytes beside an offset of {topic}[{partition}] are too many; {METADATA_BYTES:,} fit."
+            raise PermanentError(msg, hint="More partitions have fewer markets each.")
         found: TopicPartition = kafka().TopicPartition(topic, partition, self.offset, self.metadata)
         return found
 

@@ -5,6 +5,7 @@ JSON takes the way of one regular expression over all values at once, which acce
 fields, an array of trades, or none of these, which is refused with its reason.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,8 +37,12 @@ _WRITTEN = (
     + _NUMBER
     + r'),"side":(?:"(?P<side>buy|sell)"|null),"fills":(?P<fills>[0-9]{1,10})\}$'
 )
+# Half of what a broker takes as one message unless it is told otherwise.
+_ROWS_A_MESSAGE = 10_000
 # So few values are parsed one by one sooner than the expression is compiled.
 _FEW = 256
+# No market has had such a price or amount, and one of them would drown the sums of its candles.
+_GIANT = 1e18
 # Rows well inside what validation allows need not be shown to it.
 _EARLIEST, _LARGE = to_us(datetime(2010, 1, 1, tzinfo=UTC)), 1e12
 Indexes = npt.NDArray[np.int64]
@@ -66,16 +71,16 @@ class Decoded:
 
 
 def encode_trades(trades: pl.DataFrame, fmt: Format = "json") -> list[bytes]:
-    """Values of TRADE_SCHEMA rows: one a trade as JSON, one for all of them as Arrow; none of no rows.
+    """Values of TRADE_SCHEMA rows: one a trade as JSON, as Arrow one for up to 10,000.
 
     They travel with the key :func:`~marketdata.bus.envelope.key_of` the market and the headers JSON_TRADES
     or ARROW_TRADES.
     """
-    if trades.is_empty():
-        return []
     if fmt == "arrow":
-        table = trades.select(TRADE_SCHEMA.names()).cast({"side": pl.String}).rechunk().to_arrow()
-        return [arrow_bytes(table, ARROW_SCHEMA)]
+        rows = trades.select(TRADE_SCHEMA.names()).cast({"side": pl.String})
+        return [
+            arrow_bytes(part.rechunk().to_arrow(), ARROW_SCHEMA) for part in rows.iter_slices(_ROWS_A_MESSAGE)
+        ]
     plain = trades.select(TRADE_SCHEMA.names()).with_columns(pl.col("time").to_physical())
     return plain.write_ndjson().encode().splitlines()
 
@@ -160,19 +165,22 @@ def _valid(
 ) -> tuple[pl.DataFrame, Indexes]:
     """Rows that are trades; a message is refused once for each reason its rows give."""
     checked = validate(frame, now=now, raw=range(len(frame)), ids=ids)
-    if checked.rejected.is_empty():
-        return checked.accepted, index
-    bad = checked.rejected["raw"].cast(pl.Int64).to_numpy()
-    kept = np.ones(len(frame), np.bool_)
-    kept[bad] = False
+    trades, kept = checked.accepted, index
+    reasons: Counter[tuple[int, str]] = Counter()
+    if not checked.rejected.is_empty():
+        bad = checked.rejected["raw"].cast(pl.Int64).to_numpy()
+        reasons.update(zip(index[bad].tolist(), checked.rejected["reason"], strict=True))
+        kept = np.delete(index, bad)
+    for name in ("price", "amount"):
+        giant = trades[name] > _GIANT
+        if giant.any():
+            reasons.update((message, f"{name} giant") for message in kept[giant.to_numpy()].tolist())
+            trades, kept = trades.filter(~giant), kept[~giant.to_numpy()]
     sizes = np.bincount(index)
-    reasons: dict[tuple[int, str], int] = {}
-    for message, reason in zip(index[bad].tolist(), checked.rejected["reason"], strict=True):
-        reasons[message, reason] = reasons.get((message, reason), 0) + 1
     for (message, reason), count in reasons.items():
         share = f" ({count} of {sizes[message]} trades)" if sizes[message] > 1 else ""
         refused.append(Reject(message, reason + share))
-    return checked.accepted, index[kept]
+    return trades, kept
 
 
 # -- JSON ------------------------------------------------------------------------------------------------
