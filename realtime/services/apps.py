@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -11,16 +12,19 @@ import structlog
 from marketdata.bus.cluster import Cluster
 from marketdata.bus.consumer import BatchConsumer
 from marketdata.bus.topics import Topics, create_topics
+from marketdata.cli.output import choose_format, sink
 from marketdata.errors import UnknownName
 from marketdata.settings import Settings
 from realtime.candles import CandleCore, Rules
 from realtime.health import Health, served
 from realtime.metrics import Metrics
+from realtime.services import letters
 from realtime.services.candle_service import CandleService
 from realtime.services.clock import SteadyClock
 from realtime.services.history import History, LakeThenExchange
 from realtime.services.runtime import forever, stopped_by_signals
 from realtime.services.sink import SinkService
+from realtime.services.supervisor import supervise
 from realtime.services.wire import CandleOutbox, StoreInbox, TradeInbox
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -138,3 +142,31 @@ def _serve(end: ExitStack, metrics: Metrics, health: Health, port: int | None) -
     taken = end.enter_context(served(metrics, health, port))
     if taken is not None:
         _LOG.info("serving /metrics, /healthz and /readyz", port=taken)
+
+
+def show_dead_letters(settings: Settings, rows: int, *, format: str | None, output: Path | None) -> None:  # noqa: A002
+    """Print the most recent dead letters."""
+    chosen = choose_format(format, output)
+    found = letters.latest(Cluster.of(settings), Topics.of(settings), rows)
+    with sink(chosen, output, rows=rows) as out:
+        out.write(found)
+
+
+def replay_dead_letters(settings: Settings) -> letters.Replayed:
+    """Send dead letters again that can be read now."""
+    group = f"{settings.kafka_topic_prefix}.dead-letters"
+    return letters.replay(Cluster.of(settings), Topics.of(settings), group, datetime.now(UTC))
+
+
+def run_up(settings: Settings, markets: Sequence[str], *, instances: int, port: int | None) -> int:
+    """Feed, candle service and sink as processes, until Ctrl-C."""
+    for line in make_topics(settings):
+        _LOG.info(line)
+    services = [("feed", ["feed", *markets])]
+    services += [(f"candles {n + 1}", ["candles"]) for n in range(instances)]
+    if settings.database_url is not None:
+        services.append(("sink", ["sink", "all"]))
+    if port is not None:
+        services = [(name, [*said, "--port", str(port + n)]) for n, (name, said) in enumerate(services)]
+    with stopped_by_signals() as stop:
+        return supervise(services, stop)

@@ -1,0 +1,168 @@
+"""The feed service: trades of exchanges into Kafka, and behind a restart what was missed meanwhile."""
+
+import asyncio
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+import orjson
+import polars as pl
+import structlog
+
+from marketdata.bus.cluster import Cluster
+from marketdata.bus.look import Looker
+from marketdata.bus.messages import (
+    ARROW_TRADES,
+    JSON_TRADES,
+    DeadLetter,
+    Format,
+    Stored,
+    decode_trades,
+    encode_trades,
+    key_of,
+)
+from marketdata.bus.producer import Producer
+from marketdata.bus.topics import Topics
+from marketdata.errors import TransientError
+from marketdata.market import Market
+from realtime.feeds.base import Feed, Position
+from realtime.health import Health
+from realtime.metrics import Changes, Metrics
+from realtime.services.wire import send_letter
+
+_LOG = structlog.stdlib.get_logger(__name__)
+_LOOK_S = 0.5
+# How far back the last trade of a market is looked for in its partition, messages; doubled until it is found.
+_BACK, _FURTHEST = 2_000, 500_000
+_NO_PLACE = -1
+
+
+class FeedService:
+    """Publishes what a feed brings."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        producer: Producer,
+        topics: Topics,
+        *,
+        fmt: Format = "json",
+        metrics: Metrics | None = None,
+        health: Health | None = None,
+    ) -> None:
+        """Nothing is asked for yet. ``fmt``: how trades are written."""
+        self._feed, self._producer, self._topics, self._fmt = feed, producer, topics, fmt
+        self._headers = JSON_TRADES if fmt == "json" else ARROW_TRADES
+        self.metrics, self.health = metrics or Metrics("feed"), health or Health()
+        self._changes = Changes(
+            {
+                "exchange": self.metrics.reconnects.labels("exchange"),
+                "rest": self.metrics.reconnects.labels("rest for what was missed"),
+            }
+        )
+        self._noted = 0
+        self.sent = 0
+
+    async def run(self, stop: threading.Event) -> None:
+        """Publish until ``stop`` is set or the feed has ended; what was taken is with the brokers then.
+
+        Raises:
+            MarketDataError: the feed or the cluster refuses.
+        """
+        feed = asyncio.create_task(self._feed.run(self._out, self._refused))
+        self.health.ready()
+        try:
+            while not stop.is_set() and not feed.done():
+                await asyncio.wait([feed], timeout=_LOOK_S)
+                self._look()
+                self._producer.serve()
+                self.health.beat()
+        finally:
+            if not feed.done():
+                feed.cancel()
+            with suppress(asyncio.CancelledError):
+                await feed
+            await asyncio.to_thread(self._producer.flush, 30.0)
+            self._look()
+
+    async def _out(self, market: Market, trades: pl.DataFrame, received: datetime) -> None:
+        values = encode_trades(trades, self._fmt)
+        self._producer.send(self._topics.trades, key_of(market), values, self._headers)
+        self.sent += len(trades)
+        self.metrics.trades.labels(str(market)).inc(len(trades))
+        newest = trades["time"][-1]
+        self.metrics.lag_seconds.labels(str(market), "").set((received - newest) / timedelta(seconds=1))
+
+    async def _refused(self, market: Market | None, rejects: pl.DataFrame) -> None:
+        """What the exchange sent and nobody can read is kept too; it has no position in a topic."""
+        for reason, trade_id, time, raw in rejects.iter_rows():
+            self.metrics.rejected.labels(reason).inc()
+            value = orjson.dumps(
+                {"trade_id": trade_id, "time": None if time is None else str(time), "raw": raw}
+            )
+            stored = Stored(None if market is None else key_of(market), value)
+            letter = DeadLetter(stored, reason, "feed", _NO_PLACE, _NO_PLACE)
+            send_letter(self._producer, self._topics.dead_letter, letter)
+
+    def _look(self) -> None:
+        events = self._feed.events
+        self._changes.see({"exchange": sum(events.reconnects.values()), "rest": events.requests})
+        notes = list(events.notes)
+        for note in notes[self._noted :]:
+            _LOG.info(note)
+        self._noted = len(notes)
+
+
+def positions(where: Cluster | str, topics: Topics, markets: Iterable[Market]) -> dict[Market, Position]:
+    """The last trade of each market that the topic of trades holds; a market without one is left out.
+
+    Raises:
+        TransientError: no broker answers.
+    """
+    wanted, found = set(markets), dict[Market, Position]()
+    with Looker(where) as looker:
+        bounds = looker.bounds([topics.trades])
+        back = _BACK
+        while wanted and bounds:
+            stretches = {place: (max(low, high - back), high) for place, (low, high) in bounds.items()}
+            found |= _last(looker, stretches, wanted)
+            wanted -= set(found)
+            # A partition that was read from its beginning has nothing more to tell.
+            bounds = {place: ends for place, ends in bounds.items() if stretches[place][0] > ends[0]}
+            if back >= _FURTHEST:
+                break
+            back *= 8
+    return found
+
+
+def _last(
+    looker: Looker, stretches: Mapping[tuple[str, int], tuple[int, int]], wanted: Iterable[Market]
+) -> dict[Market, Position]:
+    keys = {key_of(market) for market in wanted}
+    messages = [message for message in looker.messages(stretches) if message.key() in keys]
+    far = datetime.fromisoformat(
+        "2200-01-01T00:00:00+00:00"
+    )  # whether it was in the future is not asked here
+    found = {}
+    for batch in decode_trades(messages, now=far).batches:
+        last = batch.trades.sort("time", "trade_id").row(-1, named=True)
+        found[batch.market] = Position(last["trade_id"], last["time"])
+    return found
+
+
+async def published(service: FeedService, stop: threading.Event, *, pause_s: float = 2.0) -> None:
+    """Run a feed service for ever: what a retry may help is tried again.
+
+    Raises:
+        MarketDataError: a retry cannot help.
+    """
+    while not stop.is_set():
+        try:
+            await service.run(stop)
+        except TransientError as error:
+            _LOG.warning("the feed begins again", error=str(error))
+            service.health.not_ready(str(error))
+            await asyncio.to_thread(stop.wait, pause_s)
+        else:
+            return
