@@ -5,13 +5,23 @@ from pathlib import Path
 from marketdata.errors import UsageError
 
 
-def run_exchange(port: int, seed: int, latency_ms: float, capture: Path | None) -> int:
+def run_exchange(
+    port: int,
+    seed: int,
+    latency_ms: float,
+    capture: Path | None,
+    *,
+    now: str | None = None,
+    speed: float | None = None,
+    load: float | None = None,
+    faults: str | None = None,
+) -> int:
     """Serve until Ctrl-C."""
     try:
-        from marketdata.exchange_sim import SimConfig  # noqa: PLC0415 - it needs an extra
+        from marketdata.exchange_sim.options import read_options  # noqa: PLC0415 - it needs an extra
         from marketdata.exchange_sim.serve import Urls, serve  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        if error.name not in {"starlette", "uvicorn"}:
+        if error.name not in {"starlette", "uvicorn", "websockets"}:
             raise
         msg = f"The local exchange needs the package {error.name}, which is not installed."
         raise UsageError(msg, hint="Install marketdata[exchange].") from error
@@ -32,7 +42,10 @@ def run_exchange(port: int, seed: int, latency_ms: float, capture: Path | None) 
         print("\nCtrl-C ends it.", flush=True)
 
     try:
-        serve(SimConfig(seed=seed, latency_ms=latency_ms, captures=capture), port=port, on_ready=ready)
+        config = read_options(
+            seed=seed, latency_ms=latency_ms, captures=capture, now=now, speed=speed, load=load, faults=faults
+        )
+        serve(config, port=port, on_ready=ready)
     except KeyboardInterrupt:
         print("\nThe local exchange has ended.")
     return 0

@@ -251,14 +251,27 @@ def exchange(
         Path | None,
         typer.Option("--capture", metavar="FOLDER", help="Serve captured payloads where there are some."),
     ] = None,
+    *,
+    now: Annotated[
+        str | None, typer.Option("--now", metavar="TIME", help="Where its clock stands, or starts.")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option("--speed", min=0, help="Seconds of its clock in one of the wall clock.")
+    ] = None,
+    load: Annotated[
+        float | None, typer.Option("--load", min=0, help="Trades a second of every market, evenly spaced.")
+    ] = None,
+    faults: Annotated[
+        str | None, typer.Option("--faults", metavar="JSON", help="Misbehaviour from the start on.")
+    ] = None,
 ) -> int:
-    """Start a local exchange that speaks as Kraken and Binance do. Its data is synthetic.
+    """Start a local exchange that speaks as Kraken and Binance do, REST and WebSocket. Its data is synthetic.
 
     It listens on loopback only, needs no account and ends with Ctrl-C.
     """
     from marketdata.cli.exchange import run_exchange
 
-    return run_exchange(port, seed, latency_ms, capture)
+    return run_exchange(port, seed, latency_ms, capture, now=now, speed=speed, load=load, faults=faults)
 
 
 @app.command("settings")

@@ -3,14 +3,13 @@
 import argparse
 import signal
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-import orjson
-
-from marketdata.errors import MarketDataError, UsageError
+from marketdata.errors import MarketDataError
 from marketdata.exchange_sim.config import SimConfig
+from marketdata.exchange_sim.options import read_options
 from marketdata.exchange_sim.serve import Urls, serve, write_port_file
 
 
@@ -43,7 +42,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--port-file", type=Path, help="the port is written here when requests are answered")
     parser.add_argument("--seed", type=int, default=7, help="of the synthetic market")
-    parser.add_argument("--now", help="a fixed time, ISO 8601, UTC unless it says otherwise")
+    parser.add_argument(
+        "--now", help="where the clock stands or starts, ISO 8601, UTC unless it says otherwise"
+    )
+    parser.add_argument("--speed", type=float, help="seconds of the exchange in one of the wall clock")
+    parser.add_argument(
+        "--load", type=float, help="trades a second of every market, instead of the synthetic ones"
+    )
+    parser.add_argument(
+        "--heartbeat-s", type=float, default=1.0, help="pause after which a socket of Kraken beats"
+    )
     parser.add_argument("--offset-s", type=float, default=0.0, help="seconds added to the clock")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="pause before each answer")
     parser.add_argument(
@@ -55,22 +63,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(options: argparse.Namespace) -> SimConfig:
-    try:
-        now = None if options.now is None else datetime.fromisoformat(options.now)
-        faults = () if options.faults is None else tuple(orjson.loads(options.faults))
-    except (ValueError, TypeError) as error:
-        msg = f"--now or --faults cannot be read: {error}."
-        raise UsageError(msg) from error
-    if now is not None and now.tzinfo is None:
-        now = now.replace(tzinfo=UTC)
-    return SimConfig(
+    return read_options(
         seed=options.seed,
-        now=now,
+        now=options.now,
+        speed=options.speed,
+        load=options.load,
         offset=timedelta(seconds=options.offset_s),
         latency_ms=options.latency_ms,
         archive_delay=timedelta(hours=options.archive_delay_h),
         captures=options.captures,
-        faults=faults,
+        heartbeat_s=options.heartbeat_s,
+        faults=options.faults,
     )
 
 

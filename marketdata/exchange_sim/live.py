@@ -144,6 +144,15 @@ class Live:
             socket.cut()
         return len(hit)
 
+    def push_now(self, timeout_s: float) -> None:
+        """From another thread: wait until all that happened until now was handed to the sockets."""
+        if self._loop is not None and not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(self._push_alone(), self._loop).result(timeout_s)
+
+    async def _push_alone(self) -> None:
+        async with self._lock:
+            await self._push()
+
     def cut_soon(self, pattern: str = "") -> None:
         """The same from another thread."""
         if self._loop is not None and not self._loop.is_closed():

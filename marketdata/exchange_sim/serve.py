@@ -158,6 +158,13 @@ class RunningExchange:
         """Move the clock forward (or back)."""
         self._exchange.clock.advance(by)
 
+    def push(self, timeout_s: float = 10.0) -> None:
+        """Wait until every trade up to the clock's now was handed to the sockets.
+
+        Two moves of the clock without it in between may be one to those who listen.
+        """
+        self._live.push_now(timeout_s)
+
     def sockets(self) -> dict[str, Any]:
         """Connections, frames put to sockets, and by market the trades pushed and the last id of them."""
         return dict(self._live.counts())

@@ -145,6 +145,7 @@ def test_candles_are_pushed_with_each_trade_and_agree_with_rest(server: RunningE
         assert len(candles) == 10
         for seconds in range(7, 190, 7):
             server.set_clock(NOW + timedelta(seconds=seconds))
+            server.push()
         server.set_clock(NOW + 4 * MINUTE)
         theirs = {}
         url = f"{server.kraken}/0/public/OHLC"
