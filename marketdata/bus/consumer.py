@@ -55,7 +55,7 @@ class Position:
         topic, partition = place
         size = len(self.metadata.encode())
         if size > METADATA_BYTES:
-            msg = f"{size:,} bytes beside an offset of {topic}[{partition}] are too many; {METADATA_BYTES:,} fit."
+            msg = f"{size:,} bytes beside an offset of {topic}[{partition}]: only {METADATA_BYTES:,} fit."
             raise PermanentError(msg, hint="More partitions have fewer markets each.")
         found: TopicPartition = kafka().TopicPartition(topic, partition, self.offset, self.metadata)
         return found
@@ -126,7 +126,7 @@ class BatchConsumer:
         except self._kafka.KafkaException as error:
             raise raised(error.args[0], f"reading {', '.join(self.topics)}") from None
         self._watch.check()
-        if any(message.error() is not None for message in found):
+        if any(map(self._kafka.Message.error, found)):
             found = [message for message in found if self._is_message(message)]
         return found
 

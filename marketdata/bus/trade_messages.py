@@ -95,9 +95,12 @@ def decode_trades(messages: Sequence[Message], *, now: datetime, ids: bool = Tru
         now: the time of the check; a trade more than five minutes later is in the future.
         ids: whether a trade without id is refused.
     """
-    keys = [message.key() for message in messages]
-    headers = [message.headers() for message in messages]
-    values = [message.value() for message in messages]
+    if not messages:
+        return Decoded()
+    # Named by their class: a look-up for each message would cost as much as reading it.
+    kind = type(messages[0])
+    keys, values = list(map(kind.key, messages)), list(map(kind.value, messages))
+    headers = list(map(kind.headers, messages))
     refused: list[Reject] = []
     known = markets_of(keys)
     whole = None not in known.values()
