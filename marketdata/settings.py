@@ -72,6 +72,13 @@ class Settings(BaseSettings):
     binance_archive_url: Annotated[
         str | None, Field(description="Base URL of Binance's public data archive. Default: the real one.")
     ] = None
+    kraken_ws_url: Annotated[
+        str | None,
+        Field(description="URL of Kraken's WebSocket API, version 2. Default: the real one."),
+    ] = None
+    binance_ws_url: Annotated[
+        str | None, Field(description="Base URL of Binance's WebSocket streams. Default: the real one.")
+    ] = None
     request_interval_ms: Annotated[
         int | None,
         Field(
@@ -199,6 +206,14 @@ class Settings(BaseSettings):
             msg = "it is no list of the form HOST:PORT,HOST:PORT"
             raise ValueError(msg)
         return ",".join(parts)
+
+    @field_validator("kraken_ws_url", "binance_ws_url")
+    @classmethod
+    def _ws(cls, url: str | None) -> str | None:
+        if url is not None and (not url.startswith(("ws://", "wss://")) or not urlsplit(url).hostname):
+            msg = "it is no ws:// or wss:// URL"
+            raise ValueError(msg)
+        return None if url is None else url.rstrip("/")
 
     @field_validator("database_url", "dagster_database_url")
     @classmethod

@@ -5,8 +5,9 @@ and with them one rate limit an exchange. Adding an exchange is a module and a l
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
+from typing import Any
 
 import ccxt
 
@@ -28,6 +29,7 @@ __all__ = [
     "check_market",
     "close",
     "exchanges",
+    "market_table",
     "trade_source",
 ]
 
@@ -78,6 +80,16 @@ def check_market(market: Market, settings: Settings) -> None:
         TransientError: the exchange cannot be asked now.
     """
     _client(market.exchange, settings).market_id(market)
+
+
+def market_table(exchange: str, settings: Settings) -> Mapping[str, Any]:
+    """ccxt's market table of an exchange, symbol -> market; asked for once a process.
+
+    Raises:
+        UnknownName: ccxt has no such exchange; carries the nearest id.
+        TransientError: the exchange cannot be asked now.
+    """
+    return _client(exchange, settings).markets()
 
 
 def close() -> None:

@@ -34,6 +34,7 @@ class Liveness:
         self._rules = rules
         self._frame = now
         self._looked = dict.fromkeys(markets, now)
+        self._probing: set[Market] = set()
         self._suspect: dict[Market, float] = {}
 
     def frame(self, now: float) -> None:
@@ -48,14 +49,16 @@ class Liveness:
     def to_probe(self, now: float) -> list[Market]:
         """Markets to ask REST about now; each once in a while."""
         due = [market for market, looked in self._looked.items() if now - looked >= self._rules.probe]
-        for market in due:
-            self._looked[market] = now
+        self._looked.update(dict.fromkeys(due, now))
+        self._probing.update(due)
         return due
 
     def probed(self, market: Market, now: float, *, missed: bool) -> None:
-        """REST was asked about a market; whether it has trades that the socket had not brought."""
-        if missed:
-            self._suspect.setdefault(market, now)
+        """REST was asked about a market; whether it had trades that the socket had not brought."""
+        if market in self._probing:
+            self._probing.discard(market)
+            if missed:
+                self._suspect.setdefault(market, now)
 
     def dead(self, now: float) -> str | None:
         """Why the socket is to be given up, if it is."""

@@ -62,6 +62,8 @@ class Gap:
 class Sequence:
     """The trades of one market, by ids that count up by one."""
 
+    ids = True
+
     def __init__(
         self,
         position: Position | None = None,
@@ -130,6 +132,9 @@ class Sequence:
             return None
         self._asking, self._newest_fetched = self._wanted(), -1
         return self._asking
+
+    def lost(self, now: float) -> None:
+        """The socket may have lost some: that shows as a hole."""
 
     def probe(self, now: float) -> None:
         """Ask REST soon whether there are trades that the socket did not bring."""

@@ -1,0 +1,201 @@
+"""One connection through ccxt.pro, which is used as it is, and what it hides.
+
+What ccxt 4.5 does with frames, and what is done about it here:
+
+- **A frame it cannot handle ends its receive loop**, and the socket stays open and silent. So its handler is
+  guarded: such a frame is refused with its reason, kept, and the next one is read.
+- **Trades lie in a cache of 1,000** a symbol, and older ones fall out of it when the reader is slow. The
+  cache is made larger here, and emptied at each look; one that is full is told to the caller.
+- **A call for several symbols returns the trades of one**, though others may have come at the same moment;
+  those are seen at their next trade. So each look takes the caches of all.
+- **Kraken's refusal of a subscription reaches nobody**. Its frame is looked for here.
+- Heartbeats and pongs reach nobody; each frame counts here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from json import JSONDecodeError
+from typing import Any, Protocol
+
+import ccxt
+import ccxt.pro
+from aiohttp import WSMsgType
+
+from marketdata.errors import ExchangeRefused, TransientError, UnknownName, UsageError
+from marketdata.settings import Settings
+
+# Trades of a symbol that ccxt may hold between two looks.
+CACHE_ROWS = 20_000
+_SYMBOLS_A_CALL = 100
+_PING_MS = 10_000
+# Frames of text that are no JSON and part of the protocol somewhere.
+_WORDS = frozenset({"ping", "pong", "o", "h", "2", "3", "connected"})
+# So much of a frame is kept.
+_LONGEST_KEPT = 10_000
+
+Rows = list[dict[str, Any]]
+
+
+class TakeRows(Protocol):
+    """Takes a symbol's new trades."""
+
+    def __call__(self, symbol: str, rows: Rows, *, lost: bool) -> Awaitable[None]:
+        """``lost``: others before them may be missing."""
+        ...
+
+
+class Connection:
+    """Sockets of one exchange to some of its markets; used once."""
+
+    def __init__(
+        self,
+        exchange: str,
+        symbols: Sequence[str],
+        markets: Mapping[str, Any],
+        settings: Settings,
+        *,
+        cache_rows: int = CACHE_ROWS,
+    ) -> None:
+        """Prepare; :meth:`run` connects. ``markets`` is ccxt's market table.
+
+        Raises:
+            UnknownName: ccxt has no sockets of such an exchange; carries the nearest id.
+            UsageError: the exchange has no stream of trades.
+        """
+        self._name, self._symbols, self._cache_rows = exchange, list(symbols), cache_rows
+        self._exchange = _build(exchange, markets, settings, cache_rows)
+        self._frame: Callable[[str], None] = _ignore
+        self._refuse: Callable[[str, str], None] = _ignore
+        self._refusal: asyncio.Future[None] | None = None
+
+    async def run(
+        self,
+        trades: TakeRows,
+        frame: Callable[[str], None],
+        refuse: Callable[[str, str], None],
+    ) -> None:
+        """Connect, and hand on what comes until the connection ends or this is cancelled.
+
+        Args:
+            trades: takes a symbol, its new trades as ccxt unifies them, in order of arrival, and whether
+                others before them may have been lost.
+            frame: is told of each frame that came: its text, or ``ping`` and ``pong``.
+            refuse: takes the reason and the text of a frame that cannot be handled.
+
+        Raises:
+            TransientError: the connection could not be opened, or has ended.
+            ExchangeRefused: the exchange does not want to be asked for this.
+        """
+        self._frame, self._refuse = frame, refuse
+        self._refusal = asyncio.get_running_loop().create_future()
+        make = self._exchange.client
+
+        def client(url: str) -> Any:
+            made = make(url)
+            if not hasattr(made, "unguarded"):
+                made.unguarded, made.handle_message = made.handle_message, self._guard(made.handle_message)
+            return made
+
+        self._exchange.client = client
+        watching = [asyncio.ensure_future(self._watch(part, trades)) for part in self._calls()]
+        try:
+            done, _ = await asyncio.wait([*watching, self._refusal], return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
+        except ccxt.NetworkError as error:
+            msg = f"The connection to {self._name} has ended: {_said(error)}."
+            raise TransientError(msg) from error
+        except ccxt.BadSymbol as error:
+            msg = f"{self._name} does not stream this: {_said(error)}."
+            raise ExchangeRefused(msg) from error
+        except ccxt.BaseError as error:
+            msg = f"{self._name} refused: {_said(error)}."
+            raise TransientError(msg) from error
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+            await self._close()
+
+    def _calls(self) -> list[list[str]]:
+        """Symbols that one call may ask for."""
+        together = _SYMBOLS_A_CALL if self._exchange.has.get("watchTradesForSymbols") else 1
+        return [self._symbols[at : at + together] for at in range(0, len(self._symbols), together)]
+
+    async def _watch(self, symbols: list[str], trades: TakeRows) -> None:
+        params = {"name": "aggTrade"} if self._name == "binance" else {}
+        if self._name == "binance":
+            # The stream's name is the path of its URL: so times come in microseconds, as REST serves them.
+            key = "multipleTrades::" + ",".join(symbols)
+            number = len(self._exchange.options["streamBySubscriptionsHash"])
+            self._exchange.options["streamBySubscriptionsHash"][key] = f"{number}?timeUnit=MICROSECOND"
+        while True:
+            if self._exchange.has.get("watchTradesForSymbols"):
+                await self._exchange.watch_trades_for_symbols(symbols, params=params)
+            else:
+                await self._exchange.watch_trades(symbols[0], params=params)
+            for symbol in symbols:
+                cache = self._exchange.trades.get(symbol)
+                if cache:
+                    rows = list(cache)
+                    cache.clear()
+                    await trades(symbol, rows, lost=len(rows) >= self._cache_rows)
+
+    def _guard(self, handle: Callable[[Any], None]) -> Callable[[Any], None]:
+        def guarded(message: Any) -> None:
+            text = _text(message)
+            if text is not None:
+                self._frame(text)
+                if message.type == WSMsgType.TEXT and text[:1] not in "{[" and text.lower() not in _WORDS:
+                    self._refuse("not JSON", text[:_LONGEST_KEPT])
+                    return
+                if '"success":false' in text and self._refusal is not None and not self._refusal.done():
+                    msg = f"{self._name} refused: {text[:200]}"
+                    self._refusal.set_exception(ExchangeRefused(msg))
+            try:
+                handle(message)
+            except Exception as error:  # whatever ccxt raises here would end its receive loop
+                reason = "not JSON" if isinstance(error, JSONDecodeError) else "frame not understood"
+                self._refuse(reason, (text or "")[:_LONGEST_KEPT])
+
+        return guarded
+
+    async def _close(self) -> None:
+        await self._exchange.close()
+
+
+def _build(name: str, markets: Mapping[str, Any], settings: Settings, cache_rows: int) -> Any:
+    """A ccxt.pro object that asks the URLs of the settings and no REST of its own."""
+    if name not in ccxt.pro.exchanges:
+        raise UnknownName(name, kind="exchange with a stream", known=ccxt.pro.exchanges)
+    exchange = getattr(ccxt.pro, name)({"timeout_on_exit": 0})
+    if not exchange.has.get("watchTrades"):
+        msg = f"{name} has no stream of trades in ccxt."
+        raise UsageError(msg, hint="Poll its candles: marketdata stream feed --poll.")
+    exchange.set_markets(list(markets.values()))
+    exchange.options["tradesLimit"] = cache_rows
+    exchange.newUpdates = False
+    exchange.streaming["keepAlive"] = min(exchange.streaming.get("keepAlive", _PING_MS), _PING_MS)
+    sockets = exchange.urls["api"].get("ws")
+    if name == "kraken" and settings.kraken_ws_url:
+        exchange.urls["api"]["ws"] = dict.fromkeys(sockets, settings.kraken_ws_url)
+    if name == "binance" and settings.binance_ws_url:
+        sockets["spot"] = settings.binance_ws_url
+    return exchange
+
+
+def _text(message: Any) -> str | None:
+    """What a frame is for those who count it; ``None``: the end of the connection."""
+    if message.type == WSMsgType.TEXT:
+        return str(message.data)
+    if message.type == WSMsgType.BINARY:
+        return "binary"
+    return {WSMsgType.PING: "ping", WSMsgType.PONG: "pong"}.get(message.type)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
+
+
+def _ignore(*_: str) -> None:
+    """Nobody listens yet."""

@@ -1,0 +1,219 @@
+"""Trades of exchanges whose ids do not count up, or that have none: each once, holes not provable (pure).
+
+What was missed is known by time only. After each new connection REST is asked from a little before the last
+trade on, and meanwhile what the socket brings waits. Then:
+
+- where ids are whole numbers, each id goes on once;
+- where they are not, rows are compared by content. A connection, or an answer of REST, is one view of the
+  market: what it shows more often at one instant than was handed on is new. So two identical fills of one
+  view stay two, and what two views both show goes on once. Ids are then given as
+  :func:`marketdata.trade.assign_ids` gives them: the time, and the position at that time.
+
+The protocol is that of :class:`realtime.feeds.sequence.Sequence`.
+"""
+
+from collections import Counter
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from marketdata.interval import to_us
+from marketdata.trade import empty_trades
+from realtime.feeds.base import Position
+from realtime.feeds.sequence import Gap, Request
+from realtime.seen import Seen
+
+_SETTLE_S, _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 0.5, 15.0
+# Exchanges cut times to seconds, and push trades of one moment in any order.
+_MARGIN = timedelta(seconds=2)
+_KEPT = timedelta(minutes=10)
+_POSITION_BITS = 11
+
+
+class Overlap:
+    """The trades of one market, by time."""
+
+    def __init__(
+        self, position: Position | None = None, *, settle: float = _SETTLE_S, limit: int = 100_000
+    ) -> None:
+        """Go on behind ``position``; without one the first trade is the beginning.
+
+        Args:
+            settle: seconds after a new connection until REST is asked.
+            limit: rows that may wait for its answer.
+        """
+        self._settle, self._limit = settle, limit
+        self.position = position
+        self.repeats = self.overflows = self.far = 0
+        self._start = position
+        self._distinct: _Ids | _Contents | None = None
+        self._waiting: list[pl.DataFrame] = []
+        self._rows = 0
+        self._behind = self._asking = False
+        self._ask_at: float | None = None
+        self._failed = 0
+
+    @property
+    def ids(self) -> bool | None:
+        """Whether the exchange numbers its trades; ``None`` before the first."""
+        return None if self._distinct is None else isinstance(self._distinct, _Ids)
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait for what came before them."""
+        return self._rows
+
+    def connected(self, now: float) -> None:
+        """There is a new connection: a new view of the market."""
+        if self._distinct is not None:
+            self._distinct.new_view("socket")
+        if self.position is not None:
+            self._behind, self._ask_at = True, now + self._settle
+
+    def add(self, trades: pl.DataFrame, now: float) -> pl.DataFrame:
+        """Take what the socket brought; return what can be handed on."""
+        if trades.is_empty():
+            return trades
+        if not self._behind:
+            return self._fresh(trades, "socket")
+        if self._rows + len(trades) > self._limit:
+            # What is let go is in the answer that REST is asked for once more.
+            self.overflows += 1
+            self._waiting, self._rows = [], 0
+            self._ask_at = now if self._ask_at is None else self._ask_at
+        self._waiting.append(trades)
+        self._rows += len(trades)
+        return empty_trades()
+
+    def lost(self, now: float) -> None:
+        """The socket may have lost some."""
+        self._behind, self._ask_at = True, now
+
+    def probe(self, now: float) -> None:
+        """Ask REST soon whether there are trades that the socket did not bring."""
+        if self.position is not None and not self._behind:
+            self.lost(now)
+
+    def request(self, now: float) -> Request | None:
+        """What to ask REST for now; the answer must be told."""
+        if self._asking or self.position is None or self._ask_at is None or now < self._ask_at:
+            return None
+        self._asking, self._ask_at = True, None
+        if self._distinct is not None:
+            self._distinct.new_view("rest")
+        return Request(None, None, self.position.time - _MARGIN)
+
+    def fetched(self, trades: pl.DataFrame, now: float) -> pl.DataFrame:  # noqa: ARG002
+        """Take a page of the answer; return what can be handed on."""
+        repeats = self.repeats
+        ready = self._fresh(trades, "rest")
+        self.repeats = repeats
+        return ready
+
+    def ended(self, now: float) -> tuple[pl.DataFrame, Gap | None]:  # noqa: ARG002
+        """The answer is complete: what waited can be handed on."""
+        self._asking, self._failed = False, 0
+        if self._ask_at is not None:
+            return empty_trades(), None
+        self._behind = False
+        waited, self._waiting, self._rows = self._waiting, [], 0
+        return self._fresh(pl.concat([empty_trades(), *waited]), "socket"), None
+
+    def failed(self, now: float) -> None:
+        """REST could not be asked; it is asked again later."""
+        self._asking, self._failed = False, self._failed + 1
+        self._ask_at = now + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self._failed - 1))
+
+    def refused(self, now: float) -> tuple[pl.DataFrame, Gap | None]:
+        """REST will never serve this: go on without."""
+        self._ask_at = None
+        return self.ended(now)
+
+    def _fresh(self, trades: pl.DataFrame, view: str) -> pl.DataFrame:
+        if trades.is_empty():
+            return empty_trades()
+        if self._distinct is None:
+            # An exchange has ids or has none: the first rows show which.
+            numbered = trades["trade_id"].null_count() == 0
+            self._distinct = _Ids(self._start) if numbered else _Contents(self._start)
+        fresh = self._distinct.fresh(trades, view)
+        self.repeats += len(trades) - len(fresh)
+        if len(fresh):
+            newest = fresh.row(int(fresh["time"].arg_max() or 0), named=True)
+            if self.position is None or newest["time"] >= self.position.time:
+                self.position = Position(newest["trade_id"], newest["time"])
+        return fresh
+
+
+class _Ids:
+    """Rows known by their id."""
+
+    def __init__(self, start: Position | None) -> None:
+        self._seen = Seen()
+        self._start = -1 if start is None else start.trade_id
+
+    def new_view(self, view: str) -> None:
+        """Ids do not depend on who shows them."""
+
+    def fresh(self, trades: pl.DataFrame, view: str) -> pl.DataFrame:  # noqa: ARG002
+        later = trades.filter(pl.col("trade_id") > self._start)
+        return later.filter(pl.Series(self._seen.unseen(later["trade_id"].to_numpy()), dtype=pl.Boolean))
+
+
+class _Contents:
+    """Rows known by what they say, and how often a view shows it."""
+
+    def __init__(self, start: Position | None) -> None:
+        self._handed_on: dict[datetime, Counter[tuple[object, ...]]] = {}
+        self._views: dict[str, dict[datetime, Counter[tuple[object, ...]]]] = {}
+        self._at_time: Counter[datetime] = Counter()
+        self._newest: datetime | None = None
+        # Of rows at the instant of the start so many had been handed on.
+        self._start = start
+        self._before = 0 if start is None else start.trade_id - (to_us(start.time) << _POSITION_BITS) + 1
+
+    def new_view(self, view: str) -> None:
+        """Nothing has been shown yet."""
+        self._views[view] = {}
+
+    def fresh(self, trades: pl.DataFrame, view: str) -> pl.DataFrame:
+        """New rows, with ids."""
+        shown = self._views.setdefault(view, {})
+        keep, ids = [], []
+        for time, *rest in trades.select("time", "price", "amount", "side", "fills").iter_rows():
+            content = tuple(rest)
+            if self._newest is not None and time < self._newest - _KEPT:
+                keep.append(False)
+                continue
+            counts = shown.setdefault(time, Counter())
+            counts[content] += 1
+            handed_on = self._handed_on.setdefault(time, Counter())
+            new = counts[content] > handed_on[content]
+            if new:
+                handed_on[content] += 1
+                place = self._at_time[time]
+                self._at_time[time] += 1
+                if self._start is not None and time <= self._start.time:
+                    # Handed on before the restart: all earlier ones, and the first of that very instant.
+                    new = time == self._start.time and place >= self._before
+                ids.append((to_us(time) << _POSITION_BITS) + place) if new else None
+            keep.append(new)
+            if self._newest is None or time > self._newest:
+                self._newest = time
+        self._forget()
+        fresh = trades.filter(pl.Series(keep, dtype=pl.Boolean))
+        return fresh.with_columns(pl.Series("trade_id", ids, dtype=pl.Int64))
+
+    def _forget(self) -> None:
+        """Keep counts of the last ten minutes; at most twice as many, so that this is rarely done."""
+        if self._newest is None or not self._handed_on:
+            return
+        oldest = next(iter(self._handed_on))
+        if oldest >= self._newest - 2 * _KEPT:
+            return
+        limit = self._newest - _KEPT
+        for counts in (self._handed_on, *self._views.values()):
+            for time in [time for time in counts if time < limit]:
+                del counts[time]
+        for time in [time for time in self._at_time if time < limit]:
+            del self._at_time[time]
