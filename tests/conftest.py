@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from marketdata.bus.mock import MockCluster
 from marketdata.exchange_sim import RunningExchange, SimConfig
+from marketdata.settings import KAFKA_VARIABLE
+from tests.kafka.broker import LOGS, Broker, missing, tail
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +40,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("real parts are required, but tests were skipped")
         for report in skipped:
             terminalreporter.line(f"{report.nodeid}: {report.longrepr[2]}")
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        for log in LOGS:
+            if text := tail(log):
+                terminalreporter.section(f"the end of {log}")
+                terminalreporter.line(text)
 
 
 def _unexcused(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
@@ -56,6 +64,36 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         and not exitstatus
     ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[str]:
+    """The bootstrap address of a Kafka: KAFKA_BOOTSTRAP_SERVERS, else a broker of its own, else a mock.
+
+    Its topics are shared by the whole run: take a prefix of your own. The mock cluster inside librdkafka
+    serves where there is no Java; where all real parts are required, that is a failure.
+    """
+    if given := os.environ.get(KAFKA_VARIABLE):
+        yield given
+    elif (absent := missing()) is None:
+        with closing(Broker().start()) as real:
+            yield real.bootstrap
+    elif os.environ.get("MARKETDATA_REQUIRE_REAL_PARTS"):
+        pytest.fail(f"a real Kafka broker is required here, but there is {absent}")
+    else:
+        warning = f"There is {absent}: Kafka's tests run on {MockCluster.what}."
+        print(f"\n{warning}")
+        with MockCluster() as mock:
+            yield mock.bootstrap
+
+
+@pytest.fixture
+def own_broker() -> Iterator[Broker]:
+    """A real broker that a test may stop, kill and start again."""
+    if (absent := missing()) is not None:
+        pytest.skip(f"a broker to stop and start needs Java and Maven; there is {absent}")
+    with closing(Broker().start()) as real:
+        yield real
 
 
 @pytest.fixture
