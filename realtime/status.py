@@ -62,7 +62,7 @@ class Watcher:
             for name in names
         }
         before, self._before = self._before, (now, ends)
-        rows = []
+        rows: list[tuple[object, ...]] = []
         for name in names:
             rate = None if before is None else (ends[name] - before[1].get(name, 0)) / (now - before[0])
             topic = (name, held[name], rate, last.get(name))

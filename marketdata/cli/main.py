@@ -8,8 +8,9 @@ and typing errors answer at once.
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import Exit
@@ -287,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _take_debug(given)
     try:
-        command = typer.main.get_command(app)
+        command = _with_others(typer.main.get_command(app), given)
         with command.make_context("marketdata", given) as context:
             code = command.invoke(context)
         sys.stdout.flush()
@@ -312,6 +313,18 @@ def run() -> None:
         # Threads that wait for an exchange would hold the exit up. Every write is atomic, nothing is lost.
         os._exit(code)
     sys.exit(code)
+
+
+def _with_others(group: Any, arguments: Sequence[str]) -> Any:
+    """Add the commands that other packages bring (``marketdata stream``).
+
+    Looking for them takes a tenth of a second, so it is done only where one of them may be meant.
+    """
+    word = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if word not in group.commands and "--version" not in arguments:
+        for entry in entry_points(group="marketdata.commands"):
+            group.add_command(typer.main.get_command(entry.load()), entry.name)
+    return group
 
 
 def _take_debug(arguments: list[str]) -> bool:

@@ -1,19 +1,22 @@
 """The services put together: what a command runs."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from marketdata.bus.cluster import Cluster
 from marketdata.bus.consumer import BatchConsumer
+from marketdata.bus.producer import Producer
 from marketdata.bus.topics import Topics, create_topics
 from marketdata.cli.output import choose_format, sink
 from marketdata.errors import UnknownName
+from marketdata.market import Market
 from marketdata.settings import Settings
 from realtime.candles import CandleCore, Rules
 from realtime.health import Health, served
@@ -21,6 +24,7 @@ from realtime.metrics import Metrics
 from realtime.services import letters
 from realtime.services.candle_service import CandleService
 from realtime.services.clock import SteadyClock
+from realtime.services.feed_service import FeedService, positions, published
 from realtime.services.history import History, LakeThenExchange
 from realtime.services.runtime import forever, stopped_by_signals
 from realtime.services.sink import SinkService
@@ -45,6 +49,7 @@ def run_candles(
     delay_ms: int = 500,
     grace_s: float = 30.0,
     group: str | None = None,
+    instance: str | None = None,
     port: int | None = None,
     until_end: bool = False,
     history: History | None = None,
@@ -55,7 +60,8 @@ def run_candles(
     rules = Rules(delay=timedelta(milliseconds=delay_ms), grace=timedelta(seconds=grace_s))
     CandleCore(intervals, rules)  # so that a wrong interval is told before anything begins
     metrics, health = Metrics("candles"), Health()
-    inbox = TradeInbox(cluster, topics, group or f"{settings.kafka_topic_prefix}.candles")
+    name = group or f"{settings.kafka_topic_prefix}.candles"
+    inbox = TradeInbox(cluster, topics, name, **_member(instance))
     outbox = CandleOutbox(cluster, topics, inbox.consumer)
     service = CandleService(
         inbox,
@@ -84,6 +90,7 @@ def run_sink(
     what: str = "all",
     *,
     group: str | None = None,
+    instance: str | None = None,
     port: int | None = None,
     until_end: bool = False,
     stop: threading.Event | None = None,
@@ -105,7 +112,8 @@ def run_sink(
         "all": [topics.trades, topics.backfill, topics.candles],
     }[what]
     metrics, health = Metrics("sink"), Health()
-    inbox = StoreInbox(cluster, topics, names, group or f"{settings.kafka_topic_prefix}.sink.{what}")
+    name = group or f"{settings.kafka_topic_prefix}.sink.{what}"
+    inbox = StoreInbox(cluster, topics, names, name, **_member(instance))
     with ExitStack() as end:
         stopping = stop or end.enter_context(stopped_by_signals())
         _serve(end, metrics, health, port)
@@ -117,6 +125,11 @@ def run_sink(
         turn = _until_end(service.turn, inbox, service.idle, stopping) if until_end else service.turn
         forever(turn, stopping, health)
     _LOG.info("ended")
+
+
+def _member(instance: str | None) -> dict[str, Any]:
+    """A member with a name has its partitions back at once when it is started again."""
+    return {} if instance is None else {"group_instance_id": instance}
 
 
 class _Waiting(Protocol):
@@ -136,6 +149,50 @@ def _until_end(
             stop.set()
 
     return once
+
+
+def run_feed(
+    settings: Settings,
+    names: Sequence[str],
+    *,
+    port: int | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Trades of markets into Kafka, until it is stopped; a market begins behind its last trade there.
+
+    Raises:
+        UsageError: a market cannot be followed.
+    """
+    from realtime.feeds.websocket import WebSocketFeed  # noqa: PLC0415 - ccxt takes a second to import
+
+    cluster, topics = Cluster.of(settings), Topics.of(settings)
+    markets = [Market.parse(name) for name in names] or [tracked.market for tracked in settings.tracked]
+    known = positions(cluster, topics, markets)
+    for market, position in known.items():
+        _LOG.info("goes on behind", market=str(market), trade_id=position.trade_id, time=str(position.time))
+    metrics, health = Metrics("feed"), Health()
+    with ExitStack() as end:
+        stopping = stop or end.enter_context(stopped_by_signals())
+        _serve(end, metrics, health, port)
+        producer = Producer(cluster, linger_ms=0)
+        end.callback(producer.close)
+        feeds = [
+            WebSocketFeed(
+                exchange,
+                [market for market in markets if market.exchange == exchange],
+                settings,
+                resume_from={market: at for market, at in known.items() if market.exchange == exchange},
+            )
+            for exchange in dict.fromkeys(market.exchange for market in markets)
+        ]
+        asyncio.run(
+            published(
+                FeedService(
+                    feeds, producer, topics, fmt=settings.kafka_format, metrics=metrics, health=health
+                ),
+                stopping,
+            )
+        )
 
 
 def _serve(end: ExitStack, metrics: Metrics, health: Health, port: int | None) -> None:

@@ -2,8 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import orjson
@@ -39,11 +38,11 @@ _NO_PLACE = -1
 
 
 class FeedService:
-    """Publishes what a feed brings."""
+    """Publishes what feeds bring."""
 
     def __init__(
         self,
-        feed: Feed,
+        feeds: Sequence[Feed],
         producer: Producer,
         topics: Topics,
         *,
@@ -52,7 +51,7 @@ class FeedService:
         health: Health | None = None,
     ) -> None:
         """Nothing is asked for yet. ``fmt``: how trades are written."""
-        self._feed, self._producer, self._topics, self._fmt = feed, producer, topics, fmt
+        self._feeds, self._producer, self._topics, self._fmt = tuple(feeds), producer, topics, fmt
         self._headers = JSON_TRADES if fmt == "json" else ARROW_TRADES
         self.metrics, self.health = metrics or Metrics("feed"), health or Health()
         self._changes = Changes(
@@ -61,28 +60,28 @@ class FeedService:
                 "rest": self.metrics.reconnects.labels("rest for what was missed"),
             }
         )
-        self._noted = 0
         self.sent = 0
 
     async def run(self, stop: threading.Event) -> None:
-        """Publish until ``stop`` is set or the feed has ended; what was taken is with the brokers then.
+        """Publish until ``stop`` is set or the feeds have ended; what was taken is with the brokers then.
 
         Raises:
             MarketDataError: the feed or the cluster refuses.
         """
-        feed = asyncio.create_task(self._feed.run(self._out, self._refused))
+        running = [asyncio.create_task(feed.run(self._out, self._refused)) for feed in self._feeds]
         self.health.ready()
         try:
-            while not stop.is_set() and not feed.done():
-                await asyncio.wait([feed], timeout=_LOOK_S)
+            while not stop.is_set() and not all(task.done() for task in running):
+                ended, _ = await asyncio.wait(running, timeout=_LOOK_S, return_when=asyncio.FIRST_EXCEPTION)
+                for task in ended:
+                    task.result()
                 self._look()
                 self._producer.serve()
                 self.health.beat()
         finally:
-            if not feed.done():
-                feed.cancel()
-            with suppress(asyncio.CancelledError):
-                await feed
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
             await asyncio.to_thread(self._producer.flush, 30.0)
             self._look()
 
@@ -106,12 +105,9 @@ class FeedService:
             send_letter(self._producer, self._topics.dead_letter, letter)
 
     def _look(self) -> None:
-        events = self._feed.events
-        self._changes.see({"exchange": sum(events.reconnects.values()), "rest": events.requests})
-        notes = list(events.notes)
-        for note in notes[self._noted :]:
-            _LOG.info(note)
-        self._noted = len(notes)
+        events = [feed.events for feed in self._feeds]
+        reconnects = sum(sum(one.reconnects.values()) for one in events)
+        self._changes.see({"exchange": reconnects, "rest": sum(one.requests for one in events)})
 
 
 def positions(where: Cluster | str, topics: Topics, markets: Iterable[Market]) -> dict[Market, Position]:
