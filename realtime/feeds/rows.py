@@ -12,10 +12,12 @@ from typing import Any
 import polars as pl
 
 from marketdata.sources import rows as read
-from marketdata.trade import Validated, validate
+from marketdata.trade import Validated, empty_rejects, validate
+from realtime.feeds import plain
 from realtime.frames import binance_trades, kraken_v2_trades
 
 _SIDES = {"buy": "buy", "sell": "sell"}
+_OWN = {"kraken": (plain.kraken_v2, kraken_v2_trades), "binance": (plain.binance_agg, binance_trades)}
 
 
 def trades_of(
@@ -28,10 +30,11 @@ def trades_of(
         ids: whether the exchange numbers its trades with whole numbers; ``None``: what most rows say. Where
             it does not, ``trade_id`` is null.
     """
-    if exchange == "kraken":
-        return kraken_v2_trades([_sent(row) for row in rows], now=now)
-    if exchange == "binance":
-        return binance_trades([_sent(row) for row in rows], now=now)
+    if exchange in _OWN:
+        plainly, fully = _OWN[exchange]
+        sent = [_sent(row) for row in rows]
+        found = plainly(sent, now=now) if len(sent) <= plain.MOST else None
+        return fully(sent, now=now) if found is None else Validated(found, empty_rejects())
     served = read.integers("trade_id", [row.get("id") for row in rows])
     known = 2 * served.null_count() < len(rows) if ids is None else ids
     columns = pl.DataFrame(
