@@ -4,6 +4,8 @@ A frame of candles is of one market and one interval and has CANDLE_SCHEMA, sort
 exchange, symbol and interval are added where frames meet. An interval without trades has no row.
 """
 
+import hashlib
+
 import polars as pl
 
 from marketdata.interval import Interval
@@ -47,6 +49,14 @@ _NO_CANDLES = CANDLE_SCHEMA.to_frame()
 def empty_candles() -> pl.DataFrame:
     """A frame of no candles."""
     return _NO_CANDLES.clone()
+
+
+def hash_of_cells(candles: pl.DataFrame) -> str:
+    """``sha256:`` and the hash of the numbers of candles, column by column in the order they stand."""
+    digest = hashlib.sha256()
+    for column in candles.get_columns():
+        digest.update(column.to_numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def broken(candles: pl.DataFrame, interval: str | Interval) -> pl.DataFrame:

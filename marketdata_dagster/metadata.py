@@ -1,6 +1,5 @@
 """What the UI shows of a partition: numbers, a picture of the day, some rows, where the files lie."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
@@ -8,7 +7,8 @@ import dagster as dg
 import polars as pl
 
 from marketdata.backfill import DayReport
-from marketdata.interval import INTERVALS
+from marketdata.candle import hash_of_cells
+from marketdata.interval import INTERVALS, Interval
 from marketdata.lake import Lake
 from marketdata.lake.paths import Kind
 from marketdata.manifest import Manifest, day_window
@@ -113,19 +113,19 @@ def _of_its_trades(lake: Lake, job: Job) -> str:
 def of_exchange_candles(lake: Lake, job: Job) -> Metadata | None:
     """Metadata of the exchange's own candles of a day; ``None`` when it was never asked for them."""
     held = {
-        interval.name: lake.read_candles(job.market, interval, *day_window(job.day), kind="exchange_candles")
+        interval.name: facts
         for interval in INTERVALS
-        if lake.size("exchange_candles", job.market, job.day, interval)
+        if (facts := _facts_of_exchange_candles(lake, job, interval)) is not None
     }
     if not held:
         return None
     values: dict[str, dg.MetadataValue] = {
-        ROWS: dg.MetadataValue.int(sum(map(len, held.values()))),
+        ROWS: dg.MetadataValue.int(sum(rows for rows, _ in held.values())),
         "candles": dg.MetadataValue.text(
-            ", ".join(f"{len(rows)} of {name}" for name, rows in held.items() if len(rows))
+            ", ".join(f"{rows} of {name}" for name, (rows, _) in held.items() if rows)
             or "none: the exchange no longer serves candles of this day"
         ),
-        HASH: dg.MetadataValue.text(" ".join(_hash(rows) for rows in held.values())),
+        HASH: dg.MetadataValue.text(" ".join(content for _, content in held.values())),
     }
     for interval in held:
         values |= _file(lake, "exchange_candles", job, interval)
@@ -214,11 +214,15 @@ def _id(value: int | None) -> dg.MetadataValue:
     return dg.MetadataValue.text("none" if value is None else str(value))
 
 
-def _hash(frame: pl.DataFrame) -> str:
-    digest = hashlib.sha256()
-    for column in frame.get_columns():
-        digest.update(column.to_numpy().tobytes())
-    return f"sha256:{digest.hexdigest()}"
+def _facts_of_exchange_candles(lake: Lake, job: Job, interval: Interval) -> tuple[int, str] | None:
+    facts = lake.read_facts("exchange_candles", job.market, job.day, interval)
+    if facts is None:
+        return None
+    if "content" in facts:
+        return int(facts["rows"]), facts["content"]
+    # Written before the file said it of itself.
+    candles = lake.read_candles(job.market, interval, *day_window(job.day), kind="exchange_candles")
+    return len(candles), hash_of_cells(candles)
 
 
 def _file(lake: Lake, kind: Kind, job: Job, interval: str | None = None) -> dict[str, dg.MetadataValue]:

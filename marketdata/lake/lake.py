@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import orjson
 import polars as pl
 
-from marketdata.candle import CANDLE_SCHEMA, EXCHANGE_CANDLE_SCHEMA
+from marketdata.candle import CANDLE_SCHEMA, EXCHANGE_CANDLE_SCHEMA, hash_of_cells
 from marketdata.errors import StorageError, TransientError, UsageError
 from marketdata.interval import Interval
 from marketdata.lake import files, parquet, paths, scan
@@ -144,7 +144,8 @@ class Lake:
 
         Args:
             kind: ``candles`` are folded from trades, ``exchange_candles`` are the exchange's own.
-            facts: short facts that are kept in the file, see :meth:`read_facts`.
+            facts: short facts that are kept in the file, see :meth:`read_facts`; ``rows`` and ``content``,
+                a hash of the cells, are added.
         """
         schema = _candle_schema(kind)
         frame = candles
@@ -152,7 +153,8 @@ class Lake:
             frame = frame.select(schema.names()).cast(schema)
         if not frame["open_time"].is_sorted():
             frame = frame.sort("open_time")
-        body = orjson.dumps(facts or {}, option=orjson.OPT_SORT_KEYS)
+        known = {**(facts or {}), "rows": str(len(frame)), "content": hash_of_cells(frame)}
+        body = orjson.dumps(known, option=orjson.OPT_SORT_KEYS)
         return self._write(Part(kind, market, day, Interval.parse(interval)), frame, {_FACTS: body})
 
     def read_facts(

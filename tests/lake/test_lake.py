@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from pyarrow import parquet as pq
 
-from marketdata.candle import EXCHANGE_CANDLE_SCHEMA
+from marketdata.candle import EXCHANGE_CANDLE_SCHEMA, hash_of_cells
 from marketdata.errors import CorruptFile, StorageError, TransientError, UsageError
 from marketdata.fold import fold
 from marketdata.lake import Lake
@@ -139,7 +139,8 @@ def test_candles_are_kept_by_interval_with_facts(lake: Lake) -> None:
     candles = fold(trades_of(DAY), "5m")
     lake.write_candles(BTC, DAY, "5m", candles, facts={"trades": "sha256:x"})
     assert_frame_equal(lake.read_candles(BTC, "5m", *day_window(DAY)), candles)
-    assert lake.read_facts("candles", BTC, DAY, "5m") == {"trades": "sha256:x"}
+    facts = {"trades": "sha256:x", "rows": str(len(candles)), "content": hash_of_cells(candles)}
+    assert lake.read_facts("candles", BTC, DAY, "5m") == facts
     assert lake.read_facts("candles", BTC, DAY, "1m") is None
     theirs = candles.select(EXCHANGE_CANDLE_SCHEMA.names())
     lake.write_candles(BTC, DAY, "5m", theirs, kind="exchange_candles")
