@@ -14,7 +14,6 @@ from marketdata.candle import CANDLE_SCHEMA, broken
 from marketdata.errors import UnknownName
 from marketdata.interval import Interval
 from marketdata.market import Market
-from marketdata.trade import TIME
 
 CANDLE = "candle/1"
 JSON_CANDLES, ARROW_CANDLES = headers_of(CANDLE, "json"), headers_of(CANDLE, "arrow")
@@ -153,15 +152,20 @@ def _broken(candles: pl.DataFrame, index: Indexes) -> dict[int, str]:
         except UnknownName:
             bad |= dict.fromkeys(messages, f"interval {str(name)[:20]!r} is none")
             continue
-        # Candles are issued again, so their times may repeat: each row is looked at by itself.
-        wrong = broken(of_interval.select(CANDLE_SCHEMA.names()), interval)
-        wrong = wrong.filter(pl.col("rule") != "open_time repeats or goes back")
-        for at, rule in wrong.iter_rows():
-            chosen = of_interval.filter(pl.col("open_time").eq_missing(pl.lit(at, TIME)))
-            bad |= dict.fromkeys(chosen["message"].to_list(), rule)
+        # Candles are issued again, so their times may repeat; which of them is wrong is asked one by one.
+        rows = of_interval.select(CANDLE_SCHEMA.names())
+        suspect = set(_rules(rows, interval)["open_time"])
+        for place, message in enumerate(messages if suspect else ()):
+            if rows["open_time"][place] in suspect:
+                rules = _rules(rows[place], interval)["rule"].to_list()
+                bad |= dict.fromkeys([message] if rules else [], ", ".join(rules))
     for row in numbered.filter(~(pl.col("revision") >= 0)).iter_rows(named=True):
         bad[row["message"]] = "revision is negative"
     return bad
+
+
+def _rules(rows: pl.DataFrame, interval: Interval) -> pl.DataFrame:
+    return broken(rows, interval).filter(pl.col("rule") != "open_time repeats or goes back")
 
 
 def _parsed(value: bytes | None) -> list[tuple[Any, ...]] | str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from marketdata.bus.cluster import Cluster, Watch, cluster_at, is_mock, kafka, raised
@@ -55,12 +55,8 @@ class Producer:
         self._failed: str | None = None
         cluster = cluster_at(where)
         self.where = cluster.bootstrap
-        config = cluster.config(
-            **_CONFIG,
-            linger_ms=linger_ms,
-            delivery_timeout_ms=int(timeout_s * 1000),
-            **more,
-        )
+        timing = {"linger_ms": linger_ms, "delivery_timeout_ms": int(timeout_s * 1000)}
+        config = cluster.config(**(_CONFIG | timing | more))
         config |= {"error_cb": self._watch.callback, "on_delivery": self._delivered}
         self._producer = self._kafka.Producer(config)
 
@@ -126,7 +122,10 @@ class Producer:
             TransientError: something has not.
         """
         waited = self._timeout_s if timeout_s is None else timeout_s
-        left = self._producer.flush(waited)
+        try:
+            left = self._producer.flush(waited)
+        except self._kafka.KafkaException as error:
+            raise raised(error.args[0], "waiting for messages to arrive") from None
         self._check()
         if left:
             msg = f"{left:,} messages have not arrived at {self.where} within {waited:.0f} s."
@@ -135,7 +134,8 @@ class Producer:
     def close(self) -> None:
         """Drop what has not been flushed, and disconnect."""
         self._producer.purge()
-        self._producer.flush(1.0)
+        with suppress(self._kafka.KafkaException):  # one that has given up says so again
+            self._producer.flush(1.0)
 
     def _delivered(self, error: "KafkaError | None", message: "Message") -> None:
         purged = (self._kafka.KafkaError._PURGE_QUEUE, self._kafka.KafkaError._PURGE_INFLIGHT)

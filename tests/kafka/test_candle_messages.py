@@ -1,0 +1,176 @@
+"""Candles as messages, and the JSON Schemas that describe what is written."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from typing import Any
+
+import orjson
+import polars as pl
+import pytest
+from jsonschema import Draft202012Validator
+from polars.testing import assert_frame_equal
+
+from marketdata.bus.messages import (
+    ARROW_CANDLES,
+    JSON_CANDLES,
+    UPDATE_SCHEMA,
+    Format,
+    Stored,
+    decode_candles,
+    encode_candles,
+    encode_trades,
+    key_of,
+)
+from marketdata.fold import fold
+from marketdata.market import Market
+from realtime.candles import UPDATE_SCHEMA as UPDATES_OF_THE_CORE
+from realtime.candles import CandleCore
+from tests.kafka.test_messages import BTC, CORRUPTED, ETH, FORMATS, NOW, trade, trades_of
+
+
+def updates_of(count: int = 3_000, interval: str = "1s") -> pl.DataFrame:
+    return (
+        fold(trades_of(count), interval)
+        .with_columns(
+            interval=pl.lit(interval),
+            revision=pl.lit(0, pl.Int32),
+            final=pl.lit(value=True),
+            partial=pl.lit(value=False),
+        )
+        .select(UPDATE_SCHEMA.names())
+    )
+
+
+def stored(updates: pl.DataFrame, market: Market = BTC, fmt: Format = "json") -> list[Stored]:
+    headers = JSON_CANDLES if fmt == "json" else ARROW_CANDLES
+    return [Stored(key_of(market), value, headers) for value in encode_candles(updates, fmt)]
+
+
+def validator(name: str) -> Draft202012Validator:
+    text = resources.files("marketdata.bus").joinpath("schemas", f"{name}.json").read_text("utf-8")
+    schema = json.loads(text)
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def test_the_core_and_the_bus_mean_the_same_by_a_candle() -> None:
+    assert UPDATE_SCHEMA == UPDATES_OF_THE_CORE
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_candles_of_several_intervals_and_markets_come_back_as_they_were(fmt: Format) -> None:
+    several = pl.concat([updates_of(), updates_of(interval="1m")])
+    again = several.with_columns(revision=pl.lit(1, pl.Int32), final=pl.lit(value=False))
+    sent = [*stored(several, fmt=fmt), *stored(again, fmt=fmt), *stored(several, ETH, fmt)]
+    decoded = decode_candles(sent)
+    assert decoded.rejects == []
+    assert [batch.market for batch in decoded.batches] == [BTC, ETH]
+    assert_frame_equal(decoded.batches[0].candles, pl.concat([several, again]), check_exact=True)
+    assert_frame_equal(decoded.batches[1].candles, several, check_exact=True)
+    assert decoded.batches[0].message[-1] == len(sent) - 1 - len(stored(several, ETH, fmt))
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_candle_of_unknown_takers_has_none(fmt: Format) -> None:
+    nothing = pl.lit(None, pl.Float64)
+    updates = updates_of().with_columns(taker_buy_volume=nothing, taker_buy_quote_volume=nothing)
+    assert_frame_equal(decode_candles(stored(updates, fmt=fmt)).batches[0].candles, updates)
+
+
+def candle(**changes: object) -> bytes:
+    body = orjson.loads(encode_candles(updates_of()[:1])[0]) | changes
+    return orjson.dumps({name: value for name, value in body.items() if value is not ...})
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (candle(high=1.0), "open is not between low and high"),
+        (candle(low=-1.0), "low is not above 0"),
+        (candle(volume=0.0), "volume is not above 0"),
+        (candle(trade_count=0), "trade_count is not above 0"),
+        (candle(open_time=1_700_000_000_000_001), "open_time is not on the grid"),
+        (candle(interval="2m"), "interval '2m' is none"),
+        (candle(revision=-1), "revision is negative"),
+        (candle(revision=2**31), "revision out of range"),
+        (candle(open="1"), "open absent or of the wrong type"),
+        (candle(final=1), "final absent or of the wrong type"),
+        (candle(trade_count=True), "trade_count absent or of the wrong type"),
+        (candle(close=...), "close absent or of the wrong type"),
+        (candle(open_time=None), "open_time absent or of the wrong type"),
+        (candle()[:50], "not JSON, or cut"),
+        (b"[]", "not a candle object"),
+        (b"", "value empty"),
+        (None, "value empty"),
+    ],
+)
+def test_a_corrupted_candle_is_refused_and_its_neighbours_count(value: bytes | None, reason: str) -> None:
+    good = stored(updates_of())
+    bad = Stored(key_of(BTC), value, JSON_CANDLES)
+    decoded = decode_candles([*good, bad, *good[:1]])
+    assert decoded.rejects[0].index == len(good)
+    assert reason in decoded.rejects[0].reason
+    assert len(decoded.rejects) == 1
+    assert len(decoded.batches[0].candles) == len(good) + 1
+
+
+def test_a_message_of_trades_is_no_candle() -> None:
+    (reject,) = decode_candles(
+        [Stored(key_of(BTC), b"{}", [("format", b"json"), ("schema", b"trade/1")])]
+    ).rejects
+    assert reject.reason == "schema 'trade/1' is not candle/1"
+    (reject,) = decode_candles([Stored(b"?", candle(), JSON_CANDLES)]).rejects
+    assert reject.reason == "key is no market"
+    (arrow,) = encode_trades(trades_of(2), "arrow")
+    (reject,) = decode_candles([Stored(key_of(BTC), arrow, ARROW_CANDLES)]).rejects
+    assert reject.reason == "no column interval"
+
+
+def test_no_candles_are_no_messages() -> None:
+    empty = UPDATE_SCHEMA.to_frame()
+    assert encode_candles(empty) == encode_candles(empty, "arrow") == []
+    assert decode_candles([]).batches == []
+
+
+# -- JSON Schema ---------------------------------------------------------------------------------------
+
+
+def test_every_trade_that_is_written_satisfies_the_schema_of_trades() -> None:
+    schema = validator("trade-1")
+    for value in encode_trades(trades_of(300)):
+        schema.validate(json.loads(value))
+    schema.validate([trade(), trade(trade_id=8)])
+
+
+def test_every_candle_the_core_makes_satisfies_the_schema_of_candles() -> None:
+    schema = validator("candle-1")
+    core = CandleCore()
+    count = 0
+    for at in range(0, 3_000, 500):
+        update = core.add(BTC, trades_of(3_000)[at : at + 500], NOW + timedelta(seconds=at))
+        for value in encode_candles(update.candles):
+            schema.validate(json.loads(value))
+            count += 1
+    assert count > 3
+    assert set(schema.schema["properties"]) == set(UPDATE_SCHEMA) == set(schema.schema["required"])
+
+
+# JSON Schema knows no clock.
+TIMELESS = [name for name, (_, reason) in CORRUPTED.items() if "future" not in reason]
+
+
+@pytest.mark.parametrize("name", TIMELESS)
+def test_what_is_refused_does_not_satisfy_the_schema_of_trades(name: str) -> None:
+    value, _ = CORRUPTED[name]
+    try:
+        body: Any = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return  # not even JSON
+    one_sided = {"both giant"}
+    assert not validator("trade-1").is_valid(body), name not in one_sided
+
+
+def test_a_time_of_the_schema_is_in_microseconds() -> None:
+    (value,) = encode_trades(trades_of(1))
+    assert datetime.fromtimestamp(json.loads(value)["time"] / 1e6, UTC) == trades_of(1)["time"][0]
