@@ -24,6 +24,7 @@ from marketdata.exchange_sim.config import SimConfig
 from marketdata.exchange_sim.exchange import Exchange
 from marketdata.exchange_sim.faults import REQUEST_KINDS, ROW_KINDS, Fault, FaultBook, Hit, parse_faults
 from marketdata.exchange_sim.live import Live
+from marketdata.exchange_sim.replay import Replay
 from marketdata.exchange_sim.sockets import Endpoint
 from marketdata.exchange_sim.spoil import spoil
 
@@ -68,6 +69,7 @@ class _Application:
                 WebSocketRoute("/binance/ws", self._sockets("/binance/ws")),
                 WebSocketRoute("/binance/ws/{streams:path}", self._sockets("/binance/ws")),
                 WebSocketRoute("/binance/stream", self._sockets("/binance/stream")),
+                WebSocketRoute("/capture/{path:path}", Replay(self.live, self.faults)),
             ]
         )
         app.state.exchange, app.state.faults, app.state.live = self.exchange, self.faults, self.live

@@ -4,7 +4,8 @@ Known by name, in any folder below the one given:
 
 - ``kraken/**/page<N>_since_<cursor>.json[.gz]``: consecutive answers of ``/0/public/Trades``;
 - ``binance/**/*trades*.json[.gz]``: a list of aggTrades, as served or as ccxt's unified trades whose
-  ``info`` is the served row. Each row carries ``symbol`` (``XRP/ETH``).
+  ``info`` is the served row. Each row carries ``symbol`` (``XRP/ETH``);
+- captured frames of sockets, see :mod:`marketdata.exchange_sim.capture_frames`.
 """
 
 import gzip
@@ -21,6 +22,7 @@ from marketdata.errors import UsageError
 from marketdata.exchange_sim.listing import Listing, asset
 from marketdata.exchange_sim.market import Columns, Ints
 from marketdata.exchange_sim.tape import FixedTape
+from marketdata.market import Market, spelling
 
 _KRAKEN_PAGE = "an answer of Kraken's Trades"
 _AGG_TRADES = "a list of Binance aggTrades"
@@ -29,10 +31,10 @@ _PAGE = re.compile(r"page(\d+)_since_(\d+)\.json(\.gz)?")
 
 
 def read_captures(folder: Path) -> list[FixedTape]:
-    """Tapes of every captured market below ``folder``.
+    """Tapes of the markets below ``folder`` whose answers of REST were captured.
 
     Raises:
-        UsageError: there is none, or a file is not what its name says.
+        UsageError: a file is not what its name says.
     """
     pages: dict[Path, list[tuple[int, Path]]] = {}
     for path in sorted(folder.rglob("page*_since_*.json*")):
@@ -44,9 +46,6 @@ def read_captures(folder: Path) -> list[FixedTape]:
             rows = _read(path)
             if isinstance(rows, list) and rows and isinstance(rows[0], dict) and "symbol" in rows[0]:
                 tapes.append(binance_tape(rows))
-    if not tapes:
-        msg = f"No captured market is below {str(folder)!r}."
-        raise UsageError(msg, hint="Expected page1_since_<cursor>.json(.gz) or binance/…trades.json(.gz).")
     return tapes
 
 
@@ -63,7 +62,9 @@ def kraken_tape(pages: Sequence[Any]) -> FixedTape:
         shown = _whole([_tenths_of_us(row[2]) for row in rows])
         time_ns = _clock(shown * 100, sizes, [int(page["result"]["last"]) for page in pages])
         ids = [row[6] if len(row) > 6 else n for n, row in enumerate(rows)]
-        listing, ticks, lots = _grid("kraken", key, [row[0] for row in rows], [row[1] for row in rows])
+        listing, ticks, lots = captured_listing(
+            "kraken", key, [row[0] for row in rows], [row[1] for row in rows]
+        )
         columns = Columns(
             id=_whole(ids),
             time_ns=time_ns,
@@ -99,7 +100,7 @@ def binance_tape(rows: Sequence[Any]) -> FixedTape:
     try:
         symbol = rows[0].get("symbol", "")
         served = [row.get("info", row) for row in rows]
-        listing, ticks, lots = _grid(
+        listing, ticks, lots = captured_listing(
             "binance", symbol, [row["p"] for row in served], [row["q"] for row in served]
         )
         time_ns = _whole([row["T"] for row in served]) * 1_000_000
@@ -121,14 +122,14 @@ def binance_tape(rows: Sequence[Any]) -> FixedTape:
     return FixedTape(listing, columns)
 
 
-def _grid(
+def captured_listing(
     exchange: str, name: str, prices: Sequence[str], amounts: Sequence[str]
 ) -> tuple[Listing, Ints, Ints]:
     """The listing of a captured market, and its prices and amounts in units of their last printed digit."""
     tick, lot = (max(_places(text) for text in texts) for texts in (prices, amounts))
     if "/" in name:
         base, quote = (asset(code) for code in name.split("/"))
-        key, symbol = base.code + quote.code, name
+        key, symbol = spelling(Market(exchange, name), "rest"), name
     else:
         code = next((code for code in _QUOTES if name.endswith(code)), None)
         if code is None:

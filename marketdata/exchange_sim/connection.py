@@ -12,6 +12,7 @@ from marketdata.exchange_sim.spoil import spoil_frame
 
 _STRAY = "CloudFlare WebSocket proxy restarting"
 _HELD_S = 1.0
+_LITTLE, _MOMENT_S = 1_000_000, 0.005
 _ABORT: dict[str, Any] = {"type": "websocket.send", "abort": True}
 Send = Callable[[Any], Awaitable[None]]
 
@@ -73,6 +74,12 @@ class Socket:
             self._cut = True
             self._end = {"type": "websocket.close", "code": code} if code else _ABORT
             self._wake.set()
+
+    async def room(self) -> None:
+        """Wait until little is left to be sent; others have their turn in any case."""
+        await asyncio.sleep(0)
+        while self._size > _LITTLE and not self._cut:
+            await asyncio.sleep(_MOMENT_S)
 
     async def write(self) -> None:
         """Send what waits until the connection ends."""

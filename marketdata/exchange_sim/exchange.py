@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from marketdata.errors import UsageError
 from marketdata.exchange_sim.cache import SizedCache
 from marketdata.exchange_sim.candles import CandleRoom
-from marketdata.exchange_sim.capture import read_captures
+from marketdata.exchange_sim.capture_frames import captured_tapes
 from marketdata.exchange_sim.config import Clock, SimConfig
 from marketdata.exchange_sim.listing import Listing
 from marketdata.exchange_sim.load import MINUTE_NS, LoadTape
@@ -29,7 +29,7 @@ class Exchange:
         self.archives: SizedCache[bytes] = SizedCache(config.archive_bytes, len)
         tapes = list(self._computed(config))
         if config.captures is not None:
-            tapes += read_captures(config.captures)
+            tapes += captured_tapes(config.captures)
         tapes += config.tapes
         self._readers = {tape.listing.market: Reader(tape, self.clock.now_ns) for tape in tapes}
         self._names = {

@@ -12,7 +12,8 @@ import pytest
 
 from marketdata.errors import UsageError
 from marketdata.exchange_sim import RunningExchange
-from marketdata.exchange_sim.capture import binance_tape, kraken_tape, read_captures
+from marketdata.exchange_sim.capture import binance_tape, kraken_tape
+from marketdata.exchange_sim.capture_frames import captured_tapes
 from tests.exchange_sim.conftest import get, get_bytes
 
 fixtures = pytest.mark.fixtures
@@ -108,17 +109,17 @@ def test_rows_that_are_given_are_served(exchange_server: Callable[..., RunningEx
 def test_a_foreign_file_is_not_taken_for_a_capture(tmp_path: Path) -> None:
     (tmp_path / "page1_since_5.json").write_text('{"error": []}')
     with pytest.raises(UsageError, match="not an answer of Kraken"):
-        read_captures(tmp_path)
+        captured_tapes(tmp_path)
     (tmp_path / "page1_since_5.json").write_text("<html>")
     with pytest.raises(UsageError, match="cannot be read"):
-        read_captures(tmp_path)
+        captured_tapes(tmp_path)
     with pytest.raises(UsageError, match="aggTrades"):
         binance_tape([{"symbol": "XRP/ETH", "id": 1}])
 
 
 def test_an_empty_folder_of_captures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No captured market"):
-        read_captures(tmp_path)
+        captured_tapes(tmp_path)
 
 
 @fixtures
