@@ -14,7 +14,6 @@ from marketdata.bus.cluster import Cluster
 from marketdata.bus.consumer import BatchConsumer
 from marketdata.bus.producer import Producer
 from marketdata.bus.topics import Topics, create_topics
-from marketdata.cli.output import choose_format, sink
 from marketdata.errors import UnknownName
 from marketdata.market import Market
 from marketdata.settings import Settings
@@ -24,10 +23,8 @@ from realtime.metrics import Metrics
 from realtime.services import letters
 from realtime.services.candle_service import CandleService
 from realtime.services.clock import SteadyClock
-from realtime.services.feed_service import FeedService, positions, published
 from realtime.services.history import History, LakeThenExchange
 from realtime.services.runtime import forever, stopped_by_signals
-from realtime.services.sink import SinkService
 from realtime.services.supervisor import supervise
 from realtime.services.wire import CandleOutbox, StoreInbox, TradeInbox
 
@@ -104,6 +101,7 @@ def run_sink(
         raise UnknownName(what, kind="sink", known=SINKS)
     from marketdata.store.buffer import BufferedWriter  # noqa: PLC0415 - an extra
     from marketdata.store.engine import database_url  # noqa: PLC0415
+    from realtime.services.sink import SinkService  # noqa: PLC0415
 
     cluster, topics, url = Cluster.of(settings), Topics.of(settings), database_url(settings)
     names = {
@@ -163,7 +161,9 @@ def run_feed(
     Raises:
         UsageError: a market cannot be followed.
     """
-    from realtime.feeds.websocket import WebSocketFeed  # noqa: PLC0415 - ccxt takes a second to import
+    # ccxt takes a second to import.
+    from realtime.feeds.websocket import WebSocketFeed  # noqa: PLC0415
+    from realtime.services.feed_service import FeedService, positions, published  # noqa: PLC0415
 
     cluster, topics = Cluster.of(settings), Topics.of(settings)
     markets = [Market.parse(name) for name in names] or [tracked.market for tracked in settings.tracked]
@@ -203,6 +203,8 @@ def _serve(end: ExitStack, metrics: Metrics, health: Health, port: int | None) -
 
 def show_dead_letters(settings: Settings, rows: int, *, format: str | None, output: Path | None) -> None:  # noqa: A002
     """Print the most recent dead letters."""
+    from marketdata.cli.output import choose_format, sink  # noqa: PLC0415
+
     chosen = choose_format(format, output)
     found = letters.latest(Cluster.of(settings), Topics.of(settings), rows)
     with sink(chosen, output, rows=rows) as out:

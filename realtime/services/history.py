@@ -10,7 +10,6 @@ import structlog
 
 from marketdata.errors import MarketDataError, NoData, PermanentError
 from marketdata.interval import from_us
-from marketdata.lake import Lake
 from marketdata.manifest import Status, day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
@@ -41,15 +40,16 @@ class LakeThenExchange:
 
     def trades(self, market: Market, start: datetime, end: datetime) -> pl.DataFrame:
         """See :class:`History`."""
+        # These bring ccxt along, which takes a second to import: the first trades do not wait for it.
+        from marketdata.lake import Lake  # noqa: PLC0415
+        from marketdata.sources import trade_source  # noqa: PLC0415
+
         last = (end - timedelta(microseconds=1)).date()
         days = [start.date() + timedelta(days=n) for n in range((last - start.date()).days + 1)]
         lake = Lake.open(self._settings.lake_url, settings=self._settings)
         held = [lake.manifest(market, day) for day in days]
         if all(manifest is not None and manifest.status is Status.COMPLETE for manifest in held):
             return lake.read_trades(market, start, end)
-        # ccxt takes a second to import, and a stream of the lake does without it.
-        from marketdata.sources import trade_source  # noqa: PLC0415
-
         now = datetime.now(UTC)
         frames = [empty_trades()]
         for day in days:
