@@ -22,7 +22,9 @@ from marketdata.trade import empty_trades
 from realtime.feeds.base import Position
 from realtime.feeds.waiting import Waiting, run
 
-_PATIENCE_S, _SETTLE_S = 0.5, 1.0
+_PATIENCE_S, _SETTLE_S = 0.25, 1.0
+# So many rows come with one answer.
+_PAGE = 1_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 # Ids so far beyond what REST serves are no trades of this market.
 _FAR = 1_000_000
@@ -36,7 +38,7 @@ class Request:
 
     Attributes:
         first_id: the first id that is missing; ``None`` where ids do not count up.
-        last_id: the first id that is there again (or was); ``None``: whatever there is up to now.
+        last_id: an id that is there (or was), behind one hole or several; ``None``: all there is up to now.
         since: time of the last trade before what is missing.
         until: time of the trade ``last_id``.
     """
@@ -196,7 +198,7 @@ class Sequence:
 
     def _wanted(self) -> Request:
         first, since = self._last.trade_id + 1, self._last.time
-        there = self._waiting.oldest or self._let_go
+        there = self._waiting.behind_holes(first + _PAGE) or self._let_go
         if there is None:
             return Request(first, None, since)
         return Request(first, there.trade_id, since, max(since, there.time))

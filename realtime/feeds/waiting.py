@@ -31,6 +31,20 @@ class Waiting:
             return None
         return Position(self._parts[0]["trade_id"][0], self._parts[0]["time"][0])
 
+    def behind_holes(self, before: int) -> Position | None:
+        """The row behind the last hole that begins below the id ``before``, and behind the first in any case.
+
+        So one request can fill many holes.
+        """
+        oldest = self.oldest
+        if oldest is None:
+            return None
+        rows = self.all()
+        ids = rows["trade_id"].to_numpy()
+        starts = np.flatnonzero(np.diff(ids) > 1) + 1
+        starts = starts[ids[starts] <= before]
+        return Position(int(ids[starts[-1]]), rows["time"][int(starts[-1])]) if len(starts) else oldest
+
     def add(self, rows: pl.DataFrame) -> int:
         """Add rows sorted by id, each once; returns how many were there. Those that were there stay."""
         if rows.is_empty():
