@@ -2,12 +2,11 @@
 
 ``make bench ARGS=backfill`` or ``python -m bench.backfill [--days 30] [--rows 2000000]``. Trades come from a
 generator inside the process, in pages of 1,000 as Kraken serves them, so that the figures are those of the
-lake and not of a network. Each backfill runs in a fresh process; its peak is the kernel's (``ru_maxrss``).
+lake and not of a network. Each backfill runs in a fresh process; its peak is the kernel's.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
+from bench.memory import peak_bytes
 from bench.table import Row, show
 from marketdata.backfill import DayReport, backfill
 from marketdata.interval import to_us
@@ -113,7 +113,7 @@ def measure(folder: str, days: int, rows: int) -> dict[str, float]:
     assert len(reports) == days, outcomes
     return {
         "seconds": time.perf_counter() - began,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": peak_bytes() / 1e6,
         "rows": sum(report.manifest.rows for report in reports),
         "bytes": sum(report.bytes for report in reports),
     }

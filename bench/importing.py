@@ -16,7 +16,6 @@ import argparse
 import gzip
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ import numpy as np
 import polars as pl
 from pyarrow import feather
 
+from bench.memory import peak_bytes
 from bench.table import Row
 from marketdata.importing import import_files
 from marketdata.lake import Lake
@@ -141,23 +141,14 @@ def _write(path: Path, columns: list[tuple[np.ndarray, int]], last: np.ndarray |
     frame.select(line).write_csv(path, include_header=False, quote_style="never")
 
 
-def _peak_bytes() -> int:
-    """Peak memory of this process; the kernel's own count, which a parent's memory does not enter."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text("utf-8").splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def _measure(folder: str, lake: str) -> None:
     """In a process of its own, so that its peak memory is the import's."""
-    before = _peak_bytes()
+    before = peak_bytes()
     began = time.perf_counter()
     report = import_files(Lake.open(lake), [folder], now=datetime.now(UTC))
     seconds = time.perf_counter() - began
     size = sum(path.stat().st_size for path in Path(lake, "trades").rglob("*.parquet"))
-    print(json.dumps([report.rows, seconds, size, _peak_bytes() - before]))
+    print(json.dumps([report.rows, seconds, size, peak_bytes() - before]))
 
 
 @dataclass(frozen=True, slots=True)
