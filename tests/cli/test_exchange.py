@@ -47,6 +47,8 @@ def test_it_prints_what_to_export_answers_and_ends_with_ctrl_c(home: Path) -> No
             "MARKETDATA_KRAKEN_URL",
             "MARKETDATA_BINANCE_URL",
             "MARKETDATA_BINANCE_ARCHIVE_URL",
+            "MARKETDATA_KRAKEN_WS_URL",
+            "MARKETDATA_BINANCE_WS_URL",
         }
         with urllib.request.urlopen(urls["MARKETDATA_KRAKEN_URL"] + "/0/public/Time", timeout=20) as answer:
             assert b'"error":[]' in answer.read().replace(b" ", b"")
