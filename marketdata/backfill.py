@@ -1,5 +1,6 @@
 """Days of trades into the lake, one or many, and the candles made of them."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -10,6 +11,7 @@ import polars as pl
 
 from marketdata import fold as folding
 from marketdata.agreement import compare_day, fetch_exchange_candles
+from marketdata.coverage_log import CoverageLog
 from marketdata.errors import (
     CorruptFile,
     MarketDataError,
@@ -18,7 +20,7 @@ from marketdata.errors import (
     UnknownName,
     UsageError,
 )
-from marketdata.fetching import DayReport, OnProgress, Progress, fetch_day, skip_complete
+from marketdata.fetching import DayReport, OnProgress, Progress, Publisher, fetch_day, skip_complete
 from marketdata.lake import Lake
 from marketdata.manifest import Manifest, day_window
 from marketdata.market import Market
@@ -39,6 +41,7 @@ __all__ = [
     "fold_day",
 ]
 
+_LOG = logging.getLogger(__name__)
 Job = tuple[Market, date]
 Failed = tuple[Job, MarketDataError]
 Outcome = DayReport | Failed
@@ -87,6 +90,8 @@ def backfill(
     on_progress: OnProgress | None = None,
     on_day: Callable[[Outcome], None] | None = None,
     find_source: FindSource | None = None,
+    publisher: Publisher | None = None,
+    write: Callable[[str], None] | None = None,
 ) -> list[Outcome]:
     """Fetch many days side by side; a day that fails does not stop the others.
 
@@ -99,10 +104,33 @@ def backfill(
         workers: days on their way at once; ``settings.workers`` by default.
         on_progress, on_day: called by one thread at a time; ``on_day`` as days end.
         find_source: ``marketdata.sources.trade_source`` by default.
+        publisher: is given each page as it is fetched; where the settings ask for it, Kafka by default.
+        write: takes a line a market every few seconds, with its rate and coverage; a log by default.
 
     Returns:
         For each job, in the order of ``jobs``, its report, or the job and its error.
+
+    Raises:
+        UsageError, TransientError: pages should be published, and Kafka cannot take them.
     """
+    if publisher is None and settings.publish_backfill:
+        from marketdata.bus.publishing import PagePublisher  # only with Kafka  # noqa: PLC0415
+
+        with PagePublisher(settings) as kafka:
+            return backfill(
+                lake,
+                jobs,
+                settings,
+                now=now,
+                workers=workers,
+                refresh=refresh,
+                fold=fold,
+                on_progress=on_progress,
+                on_day=on_day,
+                find_source=find_source,
+                publisher=kafka,
+                write=write,
+            )
     run = _Run(
         lake,
         settings,
@@ -112,6 +140,8 @@ def backfill(
         on_progress=on_progress,
         on_day=on_day,
         find_source=find_source or _find_source,
+        publisher=publisher,
+        log=CoverageLog(dict.fromkeys(jobs), write or _LOG.info),
     )
     outcomes: dict[Job, Outcome] = {}
     with ThreadPoolExecutor(workers or settings.workers, thread_name_prefix="backfill") as pool:
@@ -158,11 +188,14 @@ class _Run:
         on_progress: OnProgress | None,
         on_day: Callable[[Outcome], None] | None,
         find_source: FindSource,
+        publisher: Publisher | None,
+        log: CoverageLog,
     ) -> None:
         self.stop = threading.Event()
         self._lake, self._settings, self._now = lake, settings, now
         self._refresh, self._fold = refresh, fold
         self._on_progress, self._on_day, self._find_source = on_progress, on_day, find_source
+        self._publisher, self._log = publisher, log
         self._callbacks = threading.Lock()
         self._unknown: dict[Market, UnknownName] = {}
         self._broken: StorageError | None = None
@@ -181,13 +214,14 @@ class _Run:
             if isinstance(error, StorageError):
                 self._broken = error
             outcome = (job, error)
+        self._log.day(market, day, outcome if isinstance(outcome, DayReport) else None)
         if self._on_day is not None:
             with self._callbacks:
                 self._on_day(outcome)
         return job, outcome
 
     def _fetch_and_fold(self, market: Market, day: date) -> DayReport:
-        on_progress = None if self._on_progress is None else self._progress
+        on_progress = self._progress
         report = None
         if not self._refresh:  # a complete day costs no request, not even for the exchange's market table
             report = skip_complete(self._lake, market, day, on_progress=on_progress)
@@ -201,6 +235,7 @@ class _Run:
                 now=self._now,
                 refresh=self._refresh,
                 on_progress=on_progress,
+                publisher=self._publisher,
             )
         if self._fold:
             facts = None
@@ -214,6 +249,7 @@ class _Run:
         return report
 
     def _progress(self, progress: Progress) -> None:
+        self._log.page(progress)
         if self._on_progress is not None:
             with self._callbacks:
                 self._on_progress(progress)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Protocol
 
 import polars as pl
 
@@ -82,6 +83,21 @@ class DayReport:
 OnProgress = Callable[[Progress], None]
 
 
+class Publisher(Protocol):
+    """Where pages go beside the lake."""
+
+    def publish(self, market: Market, trades: pl.DataFrame) -> None:
+        """Hand trades on; they have arrived when this returns.
+
+        Args:
+            trades: TRADE_SCHEMA; ids are null where the source has none.
+
+        Raises:
+            TransientError: they have not.
+        """
+        ...
+
+
 def fetch_day(
     lake: Lake,
     source: TradeSource,
@@ -91,6 +107,7 @@ def fetch_day(
     now: datetime,
     refresh: bool = False,
     on_progress: OnProgress | None = None,
+    publisher: Publisher | None = None,
 ) -> DayReport:
     """Bring all trades of a UTC day into the lake and judge whether they are all there.
 
@@ -101,6 +118,8 @@ def fetch_day(
     Args:
         now: the time of the call, aware; a day that is not over is refused.
         on_progress: called about once a second, and first and last.
+        publisher: is given each page before it is staged: a fetch that is killed between the two gives the
+            page again, and never leaves one out. What was staged by an earlier fetch is not given.
 
     Raises:
         BadRange: the day is still running, or in the future.
@@ -127,7 +146,7 @@ def fetch_day(
         resumed_pages, resumed_rows = stage.pages, stage.rows
         clock.begin(stage)
         try:
-            _page(source, stage, clock)
+            _page(source, stage, clock, publisher)
         except (ChecksumMismatch, UsageError) as error:
             if isinstance(error, UnknownName) or not 0 < stage.pages == resumed_pages:
                 raise
@@ -135,9 +154,9 @@ def fetch_day(
             stage.discard()
             resumed_pages = resumed_rows = 0
             clock.begin(stage)
-            _page(source, stage, clock)
+            _page(source, stage, clock, publisher)
         clock.report(stage, note="putting the day in place", force=True)
-        manifest, size = sealed(_seal, lake, source, stage, held, clock)
+        manifest, size = sealed(_seal, lake, source, stage, held, clock, publisher=publisher)
         report = DayReport(
             market=market,
             day=day,
@@ -155,13 +174,15 @@ def fetch_day(
     return report
 
 
-def _page(source: TradeSource, stage: Stage, clock: "_Clock") -> None:
-    """Stage the pages that are not there yet."""
+def _page(source: TradeSource, stage: Stage, clock: "_Clock", publisher: Publisher | None) -> None:
+    """Publish and stage the pages that are not there yet."""
     if stage.finished:
         return
     start, end = day_window(stage.day)
     for page in source.pages(stage.market, start, end, stage.cursor):
         _check_window(page.trades, start, end, source.name)
+        if publisher is not None and len(page.trades):
+            publisher.publish(stage.market, page.trades)
         stage.append(page)
         clock.report(stage)
 
@@ -241,7 +262,13 @@ def _check_window(trades: pl.DataFrame, start: datetime, end: datetime, name: st
 
 
 def _seal(
-    lake: Lake, source: TradeSource, stage: Stage, held: Manifest | None, clock: "_Clock"
+    lake: Lake,
+    source: TradeSource,
+    stage: Stage,
+    held: Manifest | None,
+    clock: "_Clock",
+    *,
+    publisher: Publisher | None,
 ) -> tuple[Manifest, int]:
     """Make one day of the staged pages and put it in place, unless that would lose what is held."""
     market, day = stage.market, stage.day
@@ -265,6 +292,10 @@ def _seal(
             note=lambda note: clock.report(stage, note=note, force=True),
         )
     trades = holes.trades
+    if publisher is not None and len(trades) > len(merged.trades):
+        publisher.publish(
+            market, trades.join(merged.trades, on="trade_id", how="anti", maintain_order="left")
+        )
     start, _ = day_window(day)
     manifest = completeness.build_manifest(
         market,

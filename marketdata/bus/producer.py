@@ -131,6 +131,21 @@ class Producer:
             msg = f"{left:,} messages have not arrived at {self.where} within {waited:.0f} s."
             raise TransientError(msg)
 
+    def check_topic(self, topic: str, timeout_s: float = 10.0) -> None:
+        """Ask for a topic before anything is sent to it.
+
+        Raises:
+            UsageError: it is not there.
+            TransientError: no broker answers.
+        """
+        try:
+            error = self._producer.list_topics(topic, timeout=timeout_s).topics[topic].error
+        except self._kafka.KafkaException as failed:
+            msg = f"No broker answers at {self.where}: {failed.args[0].str()}."
+            raise TransientError(msg, hint="Is Kafka running? See docs/kafka.md.") from None
+        if error is not None:
+            raise raised(error, f"topic {topic}")
+
     def close(self) -> None:
         """Drop what has not been flushed, and disconnect."""
         self._producer.purge()

@@ -47,6 +47,7 @@ def run_backfill(
             refresh=refresh,
             on_progress=progress.on_progress,
             on_day=progress.on_day,
+            write=progress.write,
         )
     return _conclude(outcomes)
 

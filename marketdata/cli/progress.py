@@ -27,6 +27,9 @@ class BackfillProgress(AbstractContextManager["BackfillProgress"], Protocol):
     def on_day(self, outcome: Outcome) -> None:
         """A day has ended."""
 
+    def write(self, line: str) -> None:
+        """How much there is of a market."""
+
 
 def backfill_progress(days: int, stopping: threading.Event) -> BackfillProgress:
     """Return bars on a terminal, otherwise lines. Days that end while ``stopping`` is set did not fail."""
@@ -191,6 +194,9 @@ class _Bars:
             self._print(self._overall.describe(outcome))
         self._update_all()
 
+    def write(self, line: str) -> None:
+        """The bars show it."""
+
     def _print(self, line: str) -> None:
         self._bars.console.print(line, highlight=False, markup=False)
 
@@ -232,3 +238,6 @@ class _Lines:
         self._overall.end(outcome)
         self._said = time.monotonic()
         say(self._overall.describe(outcome))
+
+    def write(self, line: str) -> None:
+        say(line)

@@ -56,6 +56,7 @@ def fetch(platform: Platform, wanted: list[Job], write: Callable[[str], None], *
         fold=False,
         on_progress=log.page,
         on_day=log.day,
+        write=write,
     )
     outcome = Outcome()
     for result in results:
