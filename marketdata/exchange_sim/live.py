@@ -70,6 +70,8 @@ class _MarketStream:
                 self.position += stop - self._at
                 self._at = stop
                 yield rows
+                # After a long jump of the clock others have their turn too.
+                await asyncio.sleep(0)
             if stop < len(self._ahead):
                 return
 

@@ -12,11 +12,13 @@ from urllib.error import HTTPError
 
 import pytest
 from starlette.requests import Request
+from websockets.exceptions import ConnectionClosed
 
 from marketdata.errors import UsageError
 from marketdata.exchange_sim import RunningExchange, SimConfig, serve
 from marketdata.exchange_sim.app import _only_from_here
 from tests.exchange_sim.conftest import NOW, get, send
+from tests.exchange_sim.streaming import kraken
 
 
 @pytest.fixture
@@ -59,6 +61,21 @@ def test_sigterm_ends_it_within_two_seconds_even_while_a_request_stalls(
     assert err == ""
     assert "synthetic" in out
     assert f"export MARKETDATA_BINANCE_ARCHIVE_URL={url}/archive" in out
+
+
+def test_sigterm_ends_it_within_two_seconds_even_while_sockets_are_open(
+    process: tuple["subprocess.Popen[str]", str],
+) -> None:
+    running, url = process
+    with kraken(f"ws{url.removeprefix('http')}/kraken/v2", "trade") as stream:
+        running.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        with pytest.raises(ConnectionClosed):
+            stream.until(lambda _: False)
+        _, err = running.communicate(timeout=10)
+    assert time.monotonic() - begun < 2.0
+    assert running.returncode == 0
+    assert err == ""
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
