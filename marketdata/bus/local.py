@@ -1,0 +1,220 @@
+"""A real Kafka broker on this machine: Apache Kafka's own jars, one node in KRaft mode, on loopback.
+
+For the tests, the demo and the benchmarks; not for data that matters.
+
+The jars are resolved by Maven once and kept in the user's cache. The broker is started and stopped by its
+process id; ``stop``, ``kill`` and ``start`` are for tests of faults: its data stays until ``close``.
+"""
+
+import base64
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from marketdata.errors import PermanentError
+
+START_S, STOP_S, RESOLVE_S = 60.0, 30.0, 600.0
+# Logs of the brokers of this run, shown at its end when a test has failed.
+LOGS: list[Path] = []
+
+_INFO = "-Dorg.slf4j.simpleLogger.showDateTime=true"
+_JAVA = [_INFO, "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+_PROPERTIES = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+num.network.threads=2
+num.io.threads=4
+"""
+
+
+class BrokerError(PermanentError):
+    """The broker cannot be had or does not start; says why."""
+
+
+def missing() -> str | None:
+    """What is missing to run a real broker here; ``None`` when nothing is."""
+    absent = [name for name in ("java", "mvn") if shutil.which(name) is None]
+    return f"no {' and no '.join(absent)}" if absent else None
+
+
+def jars(pom: Path) -> Path:
+    """The folder of the jars that a Maven file names, resolved on first use.
+
+    Raises:
+        BrokerError: Maven cannot resolve them.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marketdata"
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+    with (cache / "kafka.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                target = Path(scratch) / "jars"
+                goal = [
+                    "dependency:copy-dependencies",
+                    f"-DoutputDirectory={target}",
+                    "-DincludeScope=runtime",
+                ]
+                command = ["mvn", "-q", "-B", "-f", str(pom), *goal]
+                ended = subprocess.run(  # noqa: S603 - our own command
+                    command, capture_output=True, text=True, timeout=RESOLVE_S, check=False
+                )
+                if ended.returncode:
+                    msg = f"Maven cannot resolve {pom}:\n{ended.stdout[-2000:]}"
+                    raise BrokerError(msg)
+                target.rename(folder)
+    return folder
+
+
+class Broker:
+    """One broker and its data."""
+
+    def __init__(self, pom: Path) -> None:
+        """Format its storage; it does not run yet.
+
+        Args:
+            pom: the Maven file that names Kafka's jars.
+
+        Raises:
+            BrokerError: Java, Maven or the jars are missing.
+        """
+        if (absent := missing()) is not None:
+            raise BrokerError(absent)
+        self._folder = Path(tempfile.mkdtemp(prefix="marketdata-kafka-"))
+        self._class_path = f"{jars(pom)}/*"
+        self.port, controller = _free_ports(2)
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.log = self._folder / "broker.log"
+        self._properties = self._folder / "server.properties"
+        self._properties.write_text(
+            _PROPERTIES.format(port=self.port, controller=controller, data=self._folder / "data")
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        LOGS.append(self.log)
+        self._format()
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, while it runs."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> "Broker":
+        """Start it and wait until it answers.
+
+        Raises:
+            BrokerError: it ended, or does not answer in time.
+        """
+        before = self._starts()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                self._java("kafka.Kafka", str(self._properties)),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                start_new_session=True,
+            )
+        until = time.monotonic() + START_S
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                break
+            if self._starts() > before and _answers(self.port):
+                return self
+            time.sleep(0.1)
+        self.kill()
+        msg = f"The broker did not start:\n{tail(self.log)}"
+        raise BrokerError(msg)
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it, as a machine that loses its power would."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Stop it and remove its data."""
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _starts(self) -> int:
+        return self.log.read_bytes().count(b"Kafka Server started") if self.log.exists() else 0
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _format(self) -> None:
+        # Kafka's own form of a UUID; one that begins with a dash would be taken for an option.
+        cluster = base64.urlsafe_b64encode(b"\0" + os.urandom(15)).decode().rstrip("=")
+        arguments = ["format", "-t", cluster, "-c", str(self._properties)]
+        with self.log.open("ab") as log:
+            ended = subprocess.run(  # noqa: S603
+                self._java("kafka.tools.StorageTool", *arguments),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                timeout=60,
+                check=False,
+            )
+        if ended.returncode:
+            msg = f"The storage could not be formatted:\n{tail(self.log)}"
+            raise BrokerError(msg)
+
+    def _java(self, *arguments: str) -> list[str]:
+        return ["java", *_JAVA, "-cp", self._class_path, *arguments]
+
+
+def tail(log: Path, lines: int = 40) -> str:
+    """The end of a log."""
+    return "\n".join(log.read_text("utf-8", "replace").splitlines()[-lines:]) if log.exists() else ""
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; all are held until the last is found, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
