@@ -34,7 +34,7 @@ class FeedEvents:
     """What happened to a feed, as totals since its start.
 
     Attributes:
-        trades: handed on; ``fetched`` of them came by REST.
+        trades: handed on (of a poller: candles); ``fetched`` of them came by REST after they were missed.
         connections: sockets that were opened, the first included.
         reconnects: sockets that were opened again, by reason.
         requests: times that REST was asked for what was missed.

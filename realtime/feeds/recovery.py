@@ -32,7 +32,7 @@ class Recovery:
 
     def __init__(self, settings: Settings, source_of: SourceOf | None = None) -> None:
         """Ask with these settings; ``source_of`` gives other sources than the exchange's."""
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="recovery")
+        self._pool: ThreadPoolExecutor | None = None
         self._source_of = source_of or (lambda market, day, now: trade_source(market, day, settings, now))
 
     def sequential(self, market: Market) -> bool:
@@ -47,6 +47,8 @@ class Recovery:
             TransientError: retries are used up.
             PermanentError: a retry cannot help.
         """
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="recovery")
         stop = threading.Event()
         pages = self._pages(market, request, stop)
         loop = asyncio.get_running_loop()
@@ -58,8 +60,10 @@ class Recovery:
             stop.set()
 
     def close(self) -> None:
-        """Ask no more."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Ask no more, until there is another request."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
 
     def _pages(self, market: Market, request: Request, stop: threading.Event) -> Iterator[pl.DataFrame]:
         first, last = request.first_id, request.last_id

@@ -9,7 +9,7 @@ import structlog
 
 from marketdata.errors import MarketDataError, TransientError
 from marketdata.market import Market
-from realtime.feeds.base import FeedEvents, Out, Refused
+from realtime.feeds.base import FeedEvents, Out, Position, Refused
 from realtime.feeds.connection import Rows
 from realtime.feeds.overlap import Overlap
 from realtime.feeds.recovery import Recovery
@@ -41,6 +41,8 @@ class Track:
         self.market, self.tracker = market, tracker
         self._recovery, self._events, self._clock = recovery, events, clock
         self._out, self._refused = out, refused
+        # Behind what this market began with, for whoever begins once more.
+        self.begun: Position | None = tracker.position
         # The socket's trades and REST's must not overtake each other on the way out.
         self._turn = asyncio.Lock()
 
@@ -104,6 +106,8 @@ class Track:
     async def _hand_on(self, trades: pl.DataFrame, *, fetched: bool = False) -> int:
         if trades.is_empty():
             return 0
+        if self.begun is None:
+            self.begun = Position(trades["trade_id"][0] - 1, trades["time"][0])
         try:
             await self._out(self.market, trades, self._clock())
         except Exception as error:

@@ -78,7 +78,13 @@ class WebSocketFeed:
         self._bad: asyncio.Queue[tuple[str, str]] = asyncio.Queue(maxsize=1_000)
 
     async def run(self, out: Out, refused: Refused | None = None) -> None:
-        """See :class:`realtime.feeds.base.Feed`."""
+        """See :class:`realtime.feeds.base.Feed`.
+
+        Run once more, it hands on again all that it did: what was not taken in the end is not known here.
+        """
+        for track in self._tracks.values():
+            if track.begun is not None:
+                self._resume_from.setdefault(track.market, track.begun)
         table = await self._market_table()
         sequential = await asyncio.to_thread(self._recovery.sequential, self.markets[0])
         for market in self.markets:

@@ -25,7 +25,7 @@ PATIENCE_S = 20.0
 
 def settings_for(exchange: RunningExchange) -> Settings:
     values = {name.removeprefix("MARKETDATA_").lower(): value for name, value in exchange.environment.items()}
-    return Settings(**values, request_interval_ms=0, request_attempts=2)
+    return Settings.load(**values, request_interval_ms=0, request_attempts=2)
 
 
 class Followed:
