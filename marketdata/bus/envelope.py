@@ -1,7 +1,8 @@
 """What surrounds a value: key, headers, and the reason why a message was refused (pure).
 
 The key is the market, ``kraken:BTC/USD``, so a market stays in order within its partition. The headers
-``format`` and ``schema`` tell how to read the value. Other headers are left alone.
+``format`` and ``schema`` tell how to read the value; without either it is JSON of version 1. Other headers
+are left alone.
 """
 
 from collections.abc import Sequence
@@ -96,6 +97,8 @@ def markets_of(keys: Sequence[bytes | None]) -> dict[bytes | None, Market | None
 def format_of(headers: Any, schema: str) -> Format | str:
     """How to read a value that should be of ``schema``: its format, else the reason why it cannot be read."""
     said: dict[str, Any] = dict(headers or ())
+    if "schema" not in said and "format" not in said:
+        return "json"
     if "schema" not in said:
         return "schema header absent"
     if said["schema"] != schema.encode():

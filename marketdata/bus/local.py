@@ -10,6 +10,7 @@ import base64
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -59,15 +60,31 @@ def missing() -> str | None:
     return f"no {' and no '.join(absent)}" if absent else None
 
 
+def is_resolved(pom: Path) -> bool:
+    """Whether the jars are on this machine already."""
+    return _folder(pom).is_dir()
+
+
+def version(pom: Path) -> str:
+    """The version of Kafka that a Maven file names; empty when it names none."""
+    found = re.search(r"<artifactId>kafka_[\d.]+</artifactId>\s*<version>([^<]+)<", pom.read_text("utf-8"))
+    return found[1] if found else ""
+
+
+def _folder(pom: Path) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marketdata"
+    return cache / f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+
+
 def jars(pom: Path) -> Path:
     """The folder of the jars that a Maven file names, resolved on first use.
 
     Raises:
         BrokerError: Maven cannot resolve them.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marketdata"
+    folder = _folder(pom)
+    cache = folder.parent
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
     with (cache / "kafka.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():

@@ -79,11 +79,11 @@ class Producer:
             PermanentError: the cluster refuses.
         """
         self.serve()
-        produce = self._producer.produce
+        produce, given = self._producer.produce, headers or None
         count = 0
         for value in values:
             try:
-                produce(topic, value, key, partition, headers=headers)
+                produce(topic, value, key, partition, headers=given)
             except BufferError:
                 self._wait_and_produce(topic, value, key, partition, headers)
             except self._kafka.KafkaException as error:
@@ -99,7 +99,7 @@ class Producer:
             self._producer.poll(0.05)
             self._check()
             try:
-                self._producer.produce(topic, value, key, partition, headers=headers)
+                self._producer.produce(topic, value, key, partition, headers=headers or None)
             except BufferError:
                 continue
             return

@@ -1,6 +1,7 @@
 """Pages of a backfill on the bus: each one, as it is fetched, also when it is killed on the way."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -123,7 +124,7 @@ def test_a_backfill_is_on_the_bus_as_it_is_in_the_lake(
     settings = Settings(
         home=tmp_path,
         kafka_bootstrap_servers=broker,
-        kafka_topic_prefix=f"backfill-{fmt}-{tmp_path.name}",
+        kafka_topic_prefix=f"backfill-{fmt}-{time.time_ns()}",
         kafka_format=fmt,
         publish_backfill=True,
     )
@@ -162,7 +163,7 @@ def test_a_backfill_that_cannot_publish_says_so_before_it_asks_for_anything(
         return backfill(lake, [(BTC, DAY)], settings, now=NOW, find_source=find)
 
     with pytest.raises(UsageError, match="marketdata stream topics"):
-        run(kafka_bootstrap_servers=broker, kafka_topic_prefix=f"absent-{tmp_path.name}")
+        run(kafka_bootstrap_servers=broker, kafka_topic_prefix=f"absent-{time.time_ns()}")
     assert asked == []
 
 
