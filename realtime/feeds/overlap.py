@@ -23,7 +23,7 @@ from realtime.feeds.base import Position
 from realtime.feeds.sequence import Gap, Request
 from realtime.seen import Seen
 
-_SETTLE_S, _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 0.5, 15.0
+_SETTLE_S, _AGAIN_S, _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0, 0.5, 15.0
 # Exchanges cut times to seconds, and push trades of one moment in any order.
 _MARGIN = timedelta(seconds=2)
 _KEPT = timedelta(minutes=10)
@@ -34,15 +34,21 @@ class Overlap:
     """The trades of one market, by time."""
 
     def __init__(
-        self, position: Position | None = None, *, settle: float = _SETTLE_S, limit: int = 100_000
+        self,
+        position: Position | None = None,
+        *,
+        settle: float = _SETTLE_S,
+        again: float = _AGAIN_S,
+        limit: int = 100_000,
     ) -> None:
         """Go on behind ``position``; without one the first trade is the beginning.
 
         Args:
             settle: seconds after a new connection until REST is asked.
+            again: and until it is asked once more, because a subscription may take its time.
             limit: rows that may wait for its answer.
         """
-        self._settle, self._limit = settle, limit
+        self._settle, self._again, self._limit = settle, again, limit
         self.position = position
         self.repeats = self.overflows = self.far = 0
         self._start = position
@@ -51,6 +57,11 @@ class Overlap:
         self._rows = 0
         self._behind = self._asking = False
         self._ask_at: float | None = None
+        # A second time, from the same trade on.
+        self._again_at: float | None = None
+        self._again_from: Position | None = None
+        self._asked_from: Position | None = None
+        self._failed_from: Position | None = None
         self._failed = 0
 
     @property
@@ -69,6 +80,7 @@ class Overlap:
             self._distinct.new_view("socket")
         if self.position is not None:
             self._behind, self._ask_at = True, now + self._settle
+            self._again_at, self._again_from = now + self._again, self.position
 
     def add(self, trades: pl.DataFrame, now: float) -> pl.DataFrame:
         """Take what the socket brought; return what can be handed on."""
@@ -96,12 +108,19 @@ class Overlap:
 
     def request(self, now: float) -> Request | None:
         """What to ask REST for now; the answer must be told."""
-        if self._asking or self.position is None or self._ask_at is None or now < self._ask_at:
+        if self._asking or self.position is None:
             return None
-        self._asking, self._ask_at = True, None
+        since = self._failed_from or self.position
+        if self._ask_at is not None and now >= self._ask_at:
+            self._ask_at = None
+        elif self._again_at is not None and now >= self._again_at and not self._behind:
+            since, self._again_at = self._again_from or since, None
+        else:
+            return None
+        self._asking, self._behind, self._asked_from = True, True, since
         if self._distinct is not None:
             self._distinct.new_view("rest")
-        return Request(None, None, self.position.time - _MARGIN)
+        return Request(None, None, since.time - _MARGIN)
 
     def fetched(self, trades: pl.DataFrame, now: float) -> pl.DataFrame:  # noqa: ARG002
         """Take a page of the answer; return what can be handed on."""
@@ -112,7 +131,7 @@ class Overlap:
 
     def ended(self, now: float) -> tuple[pl.DataFrame, Gap | None]:  # noqa: ARG002
         """The answer is complete: what waited can be handed on."""
-        self._asking, self._failed = False, 0
+        self._asking, self._failed, self._failed_from = False, 0, None
         if self._ask_at is not None:
             return empty_trades(), None
         self._behind = False
@@ -121,7 +140,7 @@ class Overlap:
 
     def failed(self, now: float) -> None:
         """REST could not be asked; it is asked again later."""
-        self._asking, self._failed = False, self._failed + 1
+        self._asking, self._failed, self._failed_from = False, self._failed + 1, self._asked_from
         self._ask_at = now + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self._failed - 1))
 
     def refused(self, now: float) -> tuple[pl.DataFrame, Gap | None]:

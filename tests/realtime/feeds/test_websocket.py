@@ -5,15 +5,25 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import ccxt.pro
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from marketdata.errors import TransientError, UnknownName, UsageError
 from marketdata.exchange_sim import RunningExchange
 from marketdata.market import Market
+from marketdata.settings import Settings
 from marketdata.sources import trade_source
+from marketdata.sources.client import Client
+from marketdata.sources.unified import UnifiedTrades
 from marketdata.trade import in_order
-from tests.realtime.feeds.following import BINANCE, KRAKEN, Followed, following, settings_for
+from realtime.feeds.base import Position
+from realtime.feeds.connection import Connection
+from realtime.feeds.liveness import LivenessRules
+from realtime.feeds.recovery import Recovery
+from realtime.feeds.websocket import WebSocketFeed
+from tests.realtime.feeds.following import BINANCE, KRAKEN, QUICK, Followed, following, settings_for
 
 Start = Callable[..., RunningExchange]
 BOTH = pytest.mark.parametrize("market", [KRAKEN, BINANCE], ids=str)
@@ -30,6 +40,13 @@ def history(exchange: RunningExchange, market: Market, trades: pl.DataFrame) -> 
     return in_order(
         found.filter(pl.col("trade_id").is_between(trades["trade_id"][0], trades["trade_id"][-1]))
     )
+
+
+def history_until(exchange: RunningExchange, market: Market, end: datetime) -> int:
+    """The last id that REST serves before a time."""
+    source = trade_source(market, end.date(), settings_for(exchange), datetime.now(UTC))
+    pages = source.pages(market, end - timedelta(seconds=10), end)
+    return int(pl.concat([page.trades for page in pages])["trade_id"][-1])
 
 
 def assert_nothing_is_missing(exchange: RunningExchange, market: Market, followed: Followed) -> None:
@@ -107,3 +124,219 @@ def test_nothing_is_lost_and_nothing_repeated_when_the_socket_is(
             assert events.rejected.total() == len(followed.reasons())
 
     asyncio.run(follow())
+
+
+@BOTH
+def test_a_restarted_feed_brings_what_was_traded_meanwhile_first(
+    exchange_server: Start, market: Market
+) -> None:
+    exchange = exchange_server(load=200)
+
+    async def follow() -> None:
+        async with following(exchange, market) as first:
+            await first.more(market, 100)
+        before = first.trades(market)
+        last = before.row(-1, named=True)
+        await asyncio.sleep(1.5)
+        position = {market: Position(last["trade_id"], last["time"])}
+        async with following(exchange, market, resume_from=position) as second:
+            await second.more(market, 500)
+        assert second.trades(market)["trade_id"][0] == last["trade_id"] + 1
+        trades = pl.concat([before, second.trades(market)])
+        assert_frame_equal(trades, history(exchange, market, trades))
+
+    asyncio.run(follow())
+
+
+def test_a_restarted_feed_of_a_quiet_market_needs_no_trade_to_find_what_it_missed(
+    exchange_server: Start,
+) -> None:
+    exchange = exchange_server(now=datetime(2025, 6, 8, 12, tzinfo=UTC))
+    source = trade_source(
+        BINANCE, datetime(2025, 6, 8, tzinfo=UTC).date(), settings_for(exchange), datetime.now(UTC)
+    )
+    pages = source.pages(
+        BINANCE, datetime(2025, 6, 8, 11, 50, tzinfo=UTC), datetime(2025, 6, 8, 12, tzinfo=UTC)
+    )
+    served = pl.concat([page.trades for page in pages])
+    tenth = served.row(10, named=True)
+
+    async def follow() -> None:
+        position = {BINANCE: Position(tenth["trade_id"], tenth["time"])}
+        async with following(exchange, BINANCE, resume_from=position) as followed:
+            await followed.reaches(BINANCE, served["trade_id"][-1])
+        assert_frame_equal(followed.trades(BINANCE), served.slice(11))
+
+    asyncio.run(follow())
+
+
+@BOTH
+def test_a_quiet_market_is_not_taken_for_a_dead_feed(exchange_server: Start, market: Market) -> None:
+    exchange = exchange_server(now=datetime(2025, 6, 8, 12, tzinfo=UTC))
+    # Kraken beats each second; Binance is asked by REST instead.
+    rules = QUICK if market is KRAKEN else LivenessRules(silence=30.0, probe=0.5, delay=0.5)
+
+    async def follow() -> None:
+        async with following(exchange, market, rules=rules) as followed:
+            await followed.until(lambda: followed.feed.events.connections)
+            exchange.set_clock(datetime(2025, 6, 8, 12, 0, 30, tzinfo=UTC))
+            await followed.more(market, 1)
+            await asyncio.sleep(3.0)
+            assert followed.feed.events.connections == 1
+            exchange.set_clock(datetime(2025, 6, 8, 12, 1, tzinfo=UTC))
+            await followed.more(market, 1)
+        assert_nothing_is_missing(exchange, market, followed)
+        assert followed.feed.events.connections == 1
+        assert (followed.feed.events.requests > 0) == (market is BINANCE)
+
+    asyncio.run(follow())
+
+
+@BOTH
+def test_a_socket_that_beats_but_brings_no_trades_is_found_out_and_replaced(
+    exchange_server: Start, market: Market
+) -> None:
+    exchange = exchange_server(load=50)
+    rules = LivenessRules(silence=30.0, probe=0.5, delay=0.5)
+
+    async def follow() -> None:
+        async with following(exchange, market, rules=rules) as followed:
+            await followed.more(market, 20)
+            exchange.faults([{"kind": "ws_drop", "match": "rade update|trade update|aggTrade"}])
+            await followed.until(lambda: followed.feed.events.reconnects["trades not pushed"])
+            exchange.faults([])
+            await followed.more(market, 50)
+        assert_nothing_is_missing(exchange, market, followed)
+
+    asyncio.run(follow())
+
+
+@BOTH
+def test_a_burst_larger_than_what_ccxt_holds_loses_nothing(exchange_server: Start, market: Market) -> None:
+    begin = datetime(2025, 6, 8, 12, tzinfo=UTC)
+    exchange = exchange_server(load=1_000, now=begin, speed=0.0)
+
+    async def follow() -> None:
+        async with following(exchange, market, cache_rows=50) as followed:
+            await followed.until(lambda: followed.feed.events.connections)
+            await asyncio.sleep(0.3)
+            exchange.set_clock(begin + timedelta(seconds=1))
+            await followed.more(market, 1)
+            # Whoever takes the trades is slow while three thousand come at once.
+            followed.pause_s = 0.3
+            exchange.set_clock(begin + timedelta(seconds=4))
+            await asyncio.sleep(0.5)
+            followed.pause_s = 0.0
+            exchange.set_clock(begin + timedelta(seconds=4.1))
+            last_id = history_until(exchange, market, begin + timedelta(seconds=4.1))
+            await followed.reaches(market, last_id)
+        assert_nothing_is_missing(exchange, market, followed)
+        assert followed.feed.events.overflows > 0
+        assert followed.feed.events.fetched > 0
+
+    asyncio.run(follow())
+
+
+def test_what_waits_for_rest_is_bounded_and_comes_all_the_same(exchange_server: Start) -> None:
+    exchange = exchange_server(load=300)
+
+    async def follow() -> None:
+        async with following(exchange, KRAKEN, buffer_rows=40) as followed:
+            await followed.more(KRAKEN, 20)
+            exchange.faults(
+                [
+                    {"kind": "ws_drop", "match": "trade update", "times": 1},
+                    {"kind": "latency", "match": "Trades", "seconds": 1.0, "times": 1},
+                    {"kind": "500", "match": "Trades", "times": 2},
+                ]
+            )
+            await followed.more(KRAKEN, 600)
+        assert_nothing_is_missing(exchange, KRAKEN, followed)
+        assert followed.feed.events.overflows > 0
+
+    asyncio.run(follow())
+
+
+def test_several_markets_share_a_connection(exchange_server: Start) -> None:
+    exchange = exchange_server(load=50)
+    markets = [KRAKEN, Market.parse("kraken:ETH/USD"), Market.parse("kraken:BTC/EUR")]
+
+    async def follow() -> None:
+        async with following(exchange, *markets) as followed:
+            for market in markets:
+                await followed.more(market, 60)
+        for market in markets:
+            assert_nothing_is_missing(exchange, market, followed)
+        assert followed.feed.events.connections == 1
+
+    asyncio.run(follow())
+
+
+def test_ids_that_nobody_serves_are_given_up_and_said(exchange_server: Start) -> None:
+    exchange = exchange_server(load=100)
+
+    async def follow() -> None:
+        async with following(exchange, KRAKEN) as followed:
+            await followed.more(KRAKEN, 10)
+            first = followed.trades(KRAKEN)["trade_id"][-1] + 30
+            exchange.hide(str(KRAKEN), [(first, first + 2)])
+            await followed.reaches(KRAKEN, first + 20)
+        ids = followed.trades(KRAKEN)["trade_id"]
+        assert sorted(set(range(ids[0], ids[-1] + 1)) - set(ids)) == [first, first + 1, first + 2]
+        assert ids.is_sorted()
+        assert followed.feed.events.not_served == 3
+
+    asyncio.run(follow())
+
+
+def test_an_exchange_without_ids_that_count_up_is_followed_by_time(exchange_server: Start) -> None:
+    exchange = exchange_server(load=100)
+    settings = settings_for(exchange)
+    recovery = Recovery(settings, lambda market, _day, _now: UnifiedTrades(Client(market.exchange, settings)))
+
+    async def follow() -> None:
+        async with following(exchange, BINANCE, recovery=recovery) as followed:
+            await followed.more(BINANCE, 50)
+            exchange.faults([{"kind": "ws_cut", "match": "aggTrade", "times": 1}])
+            await followed.until(lambda: followed.feed.events.connections == 2)
+            exchange.faults([])
+            await followed.more(BINANCE, 100)
+        trades = followed.trades(BINANCE)
+        assert trades["trade_id"].is_unique().all()
+        assert trades["trade_id"].sort().diff().drop_nulls().eq(1).all()
+
+    asyncio.run(follow())
+
+
+def test_a_market_that_is_not_listed_is_refused(exchange_server: Start) -> None:
+    exchange = exchange_server()
+    feed = WebSocketFeed("kraken", [Market.parse("kraken:BTC/USX")], settings_for(exchange))
+
+    async def take(*_: object) -> None:
+        pytest.fail("there is no such market")
+
+    with pytest.raises(UnknownName, match="BTC/USX"):
+        asyncio.run(feed.run(take))
+
+
+def test_whoever_takes_the_trades_may_fail_and_its_error_comes_out(exchange_server: Start) -> None:
+    exchange = exchange_server(load=100)
+    feed = WebSocketFeed("kraken", [KRAKEN], settings_for(exchange))
+
+    async def take(*_: object) -> None:
+        msg = "the broker is gone"
+        raise TransientError(msg)
+
+    with pytest.raises(TransientError, match="the broker is gone"):
+        asyncio.run(asyncio.wait_for(feed.run(take), 10))
+
+
+def test_every_exchange_that_streams_trades_in_ccxt_can_be_followed() -> None:
+    streaming = 0
+    for name in ccxt.pro.exchanges:
+        try:
+            Connection(name, ["BTC/USDT"], {}, Settings())
+        except UsageError:
+            continue
+        streaming += 1
+    assert streaming > 50
