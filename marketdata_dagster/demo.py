@@ -1,9 +1,9 @@
 """``make demo``: the main job from end to end on a synthetic market, with a summary a person can check.
 
-Starts the local exchange, the Dagster webserver and daemon on loopback, launches one backfill of seven days
-and six markets by the GraphQL call that the UI makes, shows its progress, prints what is in the lake
-afterwards and what the exchange says about it, and stops everything it has started. The exit code is 1 if
-anything is missing or differs.
+Starts the local exchange, the Dagster webserver and daemon and a Kafka on loopback, launches one backfill of
+seven days and six markets by the GraphQL call that the UI makes, streams live candles of the same markets
+meanwhile, shows the progress of both, prints what is in the lake afterwards and what the exchange says about
+it, and stops everything it has started. The exit code is 1 if anything is missing or differs.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from marketdata.lake import Lake
 from marketdata.manifest import Manifest, Status, day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
-from marketdata_dagster import demo_store
+from marketdata_dagster import demo_live, demo_store
 from marketdata_dagster.graphql import ASSETS, STORE_ASSETS, Backfill
 from marketdata_dagster.home import demo_settings, exclusive
 from marketdata_dagster.memory import PeakMemory
@@ -92,7 +92,7 @@ def demo(days: int = DAYS) -> int:
         result = Result(Lake.open(settings.lake_url), markets, end - timedelta(days=days), end)
         began = time.monotonic()
         with demo_store.embedded(settings.home, console) as store:
-            backfill, seconds, memory = _run(console, settings, result, store)
+            backfill, seconds, memory, live, what = _run(console, settings, result, store)
             sound = summarise(console, result)
             if store is not None:
                 console.print()
@@ -102,6 +102,8 @@ def demo(days: int = DAYS) -> int:
                     )
                     and sound
                 )
+            console.print()
+            sound = demo_live.show(console, live, what) and sound
         console.print()
         console.print(
             f"time     [bold]{seconds:.1f} s[/bold] for the backfill, "
@@ -116,6 +118,7 @@ def demo(days: int = DAYS) -> int:
             console.print(f"Its logs are in {settings.home / 'logs'}")
             return 1
         console.print("[green]Everything is there and equals the exchange's own.[/green]" if sound else "")
+        console.print(demo_live.last_line(live), soft_wrap=True)
         return 0 if sound else 1
 
 
@@ -130,14 +133,19 @@ def _clear(home: Path) -> None:
 
 def _run(
     console: Console, settings: Settings, result: Result, store: str | None
-) -> tuple[Backfill, float, PeakMemory]:
-    """Start the platform, run the backfill, stop the platform."""
+) -> tuple[Backfill, float, PeakMemory, list[demo_live.Agreement], str]:
+    """Start the platform, run the backfill while live candles come in, stop the platform."""
     environment = demo_store.environment(store)
-    with LocalStack(settings, exchange=True, environment=environment) as stack:
+    with (
+        demo_live.kafka(console) as (bootstrap, what),
+        LocalStack(settings, exchange=True, environment=environment) as stack,
+        demo_live.Live(bootstrap, result.markets, stack.variables, stack.logs) as live,
+    ):
         console.print(f"\nlocal exchange  {stack.urls.exchange}\nDagster UI      {stack.urls.webserver}")
-        console.print(f"store           {demo_store.named(store)}\n", soft_wrap=True)
+        console.print(f"store           {demo_store.named(store)}", soft_wrap=True)
+        console.print(f"Kafka           {bootstrap}   ({what})\n", soft_wrap=True)
         pids = stack.pids
-        with PeakMemory(pids.values, lambda: [pids["code-server"]]) as memory:
+        with PeakMemory(lambda: [*pids.values(), *live.pids], lambda: [pids["code-server"]]) as memory:
             began = time.monotonic()
             assets = ASSETS if store is None else (*ASSETS, *STORE_ASSETS)
             backfill_id = stack.graphql.launch_backfill(
@@ -148,18 +156,21 @@ def _run(
                 f"One backfill, launched as the UI does: {len(result.days)} days x {len(result.markets)} "
                 f"markets,\n{result.start} to {last}: trades, candles, the exchange's own candles"
                 + ("" if store is None else ", and the store")
+                + ".\nMeanwhile the streamer makes live candles of the same markets."
             )
-            with _Watch(console, result) as watch:
+            with _Watch(console, result, live) as watch:
                 backfill = stack.graphql.wait(backfill_id, progress=watch)
             seconds = time.monotonic() - began
-    return backfill, seconds, memory
+        live.settle()
+        compared = live.compared(settings)
+    return backfill, seconds, memory, compared, what
 
 
 class _Watch:
     """Shows a backfill's progress: as a bar on a terminal, else as a line now and then."""
 
-    def __init__(self, console: Console, result: Result) -> None:
-        self._console, self._result = console, result
+    def __init__(self, console: Console, result: Result, live: demo_live.Live) -> None:
+        self._console, self._result, self._live = console, result, live
         self._said = 0.0
         self._bar = Progress(
             TextColumn("  {task.description}"),
@@ -183,7 +194,7 @@ class _Watch:
         wanted = len(self._result.days) * len(self._result.markets)
         total = max(backfill.targeted, 1)
         made = f"{backfill.materialized}/{backfill.targeted}"
-        text = f"days in the lake {held}/{wanted}, partitions materialized {made}"
+        text = f"days {held}/{wanted}, partitions {made}; {self._live.line()}"
         if self._console.is_terminal:
             # A day is in the lake well before Dagster writes down what its run has made.
             done = (backfill.materialized / total + held / wanted) / 2

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from marketdata import exchange_sim
 from marketdata.errors import PermanentError, TransientError
 from marketdata.settings import Settings
 from marketdata_dagster.graphql import GraphQL
@@ -92,6 +93,11 @@ class LocalStack:
         return {name: process.pid for name, process in self._processes.items()}
 
     @property
+    def logs(self) -> Path:
+        """The folder of the processes' logs."""
+        return self._logs
+
+    @property
     def variables(self) -> dict[str, str]:
         """The environment of the processes, for a command line beside them."""
         return dict(self._variables)
@@ -160,7 +166,7 @@ class LocalStack:
         workspace.write_text(_WORKSPACE.format(port=code_port, name=_LOCATION), "utf-8")
         exchange = self._exchange_url(port_file) if self.exchange else None
         if exchange is not None:
-            self._variables |= _exchange_variables(exchange)
+            self._variables |= exchange_sim.Urls(exchange).environment
         self._run(
             "code-server", "marketdata_dagster.server", "--host", "127.0.0.1", "--port", str(code_port),
             "--module-name", "marketdata_dagster.definitions", "--location-name", _LOCATION,
@@ -249,11 +255,3 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
         os.killpg(process.pid, number)
     except ProcessLookupError:
         return
-
-
-def _exchange_variables(url: str) -> dict[str, str]:
-    return {
-        "MARKETDATA_KRAKEN_URL": f"{url}/kraken",
-        "MARKETDATA_BINANCE_URL": f"{url}/binance",
-        "MARKETDATA_BINANCE_ARCHIVE_URL": f"{url}/archive",
-    }
