@@ -72,11 +72,13 @@ class _Served:
     def __init__(self, candles: PartitionCandles, committer: Committer) -> None:
         self.candles, self.committer, self.work = candles, committer, Work()
 
-    def due(self) -> bool:
+    def due(self, *, now: bool = False) -> bool:
+        """Whether to commit; ``now``: also progress alone."""
         if self.committer.busy or self.candles.replaying:
             return False
         behind = self.candles.position > self.committer.position
-        return self.work.must_commit or (behind and monotonic() - self.committer.committed_at > _PROGRESS_S)
+        waited = now or monotonic() - self.committer.committed_at > _PROGRESS_S
+        return self.work.must_commit or (behind and waited)
 
     def take_work(self) -> Work:
         work, self.work = self.work, Work()
@@ -136,7 +138,7 @@ class CandleService:
                 continue
             try:
                 served.committer.wait()
-                if not served.candles.replaying:
+                if served.due(now=True):
                     served.committer.start(served.take_work(), served.candles.checkpoint())
                     served.committer.wait()
             except MarketDataError as error:

@@ -110,14 +110,17 @@ class TradeInbox:
 class CandleOutbox:
     """Where the candle service sends."""
 
-    def __init__(self, where: Cluster | str, topics: Topics, consumer: BatchConsumer) -> None:
-        """``consumer``: whose offsets the transactions commit."""
-        self._where, self._topics, self._consumer = where, topics, consumer
+    def __init__(self, where: Cluster | str, topics: Topics, group: str) -> None:
+        """``group``: whose offsets the transactions commit."""
+        self._where, self._topics = where, topics
+        # Offsets go in the name of the group, not of a member: asking a member who it is waits for the
+        # rebalance in which a partition is given up. The transactions' own id fences a former owner off.
+        self._group = BatchConsumer(where, [], group)
         self._producer: Producer | None = None
 
     def transactions(self, partition: int) -> "PartitionTransactions":
         """Take over the transactions of a partition: whoever had them is fenced off."""
-        return PartitionTransactions(self._where, self._topics, self._consumer, partition)
+        return PartitionTransactions(self._where, self._topics, self._group, partition)
 
     def running(self, market: Market, candles: pl.DataFrame) -> None:
         """Send running candles at once; they may be lost."""
@@ -138,6 +141,7 @@ class CandleOutbox:
 
     def close(self) -> None:
         """Send what waits, and disconnect."""
+        self._group.close()
         if self._producer is not None:
             try:
                 self._producer.flush(2.0)
@@ -152,15 +156,15 @@ class CandleOutbox:
 class PartitionTransactions:
     """Transactions of one partition."""
 
-    def __init__(self, where: Cluster | str, topics: Topics, consumer: BatchConsumer, partition: int) -> None:
+    def __init__(self, where: Cluster | str, topics: Topics, group: BatchConsumer, partition: int) -> None:
         """Fence off whoever had them.
 
         Raises:
             TransientError: no broker answers.
         """
-        self._topics, self._consumer = topics, consumer
+        self._topics, self._group = topics, group
         self._place = (topics.trades, partition)
-        name = f"{consumer.group}.{topics.trades}.{partition}"
+        name = f"{group.group}.{topics.trades}.{partition}"
         self._producer = TransactionalProducer(where, name, timeout_s=_TRANSACTION_S)
 
     def commit(self, work: Work, checkpoint: Checkpoint) -> None:
@@ -180,7 +184,7 @@ class PartitionTransactions:
                 transaction.send(self._topics.late, key, values, JSON_TRADES)
             for letter in letters:
                 send_letter(transaction, self._topics.dead_letter, letter)
-            transaction.send_offsets(self._consumer, {self._place: position})
+            transaction.send_offsets(self._group, {self._place: position})
 
     def close(self) -> None:
         """Abort what is open."""

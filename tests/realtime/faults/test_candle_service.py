@@ -6,7 +6,7 @@ from tests.kafka.broker import Broker
 from tests.realtime.faults.conftest import SOAK
 from tests.realtime.faults.world import World, pauses
 
-KILLS = 50 if SOAK else 4
+KILLS = 50 if SOAK else 2
 
 
 def test_killed_at_random_points_under_load_it_makes_the_candles_of_the_batch(world: World) -> None:
@@ -23,7 +23,7 @@ def test_killed_at_random_points_under_load_it_makes_the_candles_of_the_batch(wo
 def test_a_third_instance_joins_and_leaves_and_another_is_killed(world: World) -> None:
     for name in ("one", "two"):
         world.candles(name)
-    with world.publishing(2, 10_000, pause_s=0.4):
+    with world.publishing(2, 6_000, pause_s=0.4):
         world.works("one")
         world.candles("three")
         world.works("three")
@@ -37,7 +37,7 @@ def test_a_third_instance_joins_and_leaves_and_another_is_killed(world: World) -
 
 def test_a_broker_that_restarts_costs_nothing(world: World, own_broker: Broker) -> None:
     world.candles()
-    with world.publishing(3, 8_000, pause_s=0.4):
+    with world.publishing(3, 4_000, pause_s=0.4):
         world.works("one")
         time.sleep(1.0)
         own_broker.stop()
