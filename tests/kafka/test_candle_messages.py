@@ -1,6 +1,7 @@
 """Candles as messages, and the JSON Schemas that describe what is written."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from typing import Any
@@ -18,14 +19,18 @@ from marketdata.bus.messages import (
     Format,
     Stored,
     decode_candles,
+    decode_trades,
     encode_candles,
     encode_trades,
     key_of,
 )
+from marketdata.bus.topics import Topics, config_of
 from marketdata.fold import fold
 from marketdata.market import Market
+from marketdata.settings import Settings
 from realtime.candles import UPDATE_SCHEMA as UPDATES_OF_THE_CORE
 from realtime.candles import CandleCore
+from tests.conftest import ROOT
 from tests.kafka.test_messages import BTC, CORRUPTED, ETH, FORMATS, NOW, trade, trades_of
 
 
@@ -174,3 +179,33 @@ def test_what_is_refused_does_not_satisfy_the_schema_of_trades(name: str) -> Non
 def test_a_time_of_the_schema_is_in_microseconds() -> None:
     (value,) = encode_trades(trades_of(1))
     assert datetime.fromtimestamp(json.loads(value)["time"] / 1e6, UTC) == trades_of(1)["time"][0]
+
+
+# -- docs/kafka.md -------------------------------------------------------------------------------------
+
+DOCUMENT = (ROOT / "docs" / "kafka.md").read_text("utf-8")
+
+
+def test_the_trade_in_the_document_is_one() -> None:
+    (example,) = re.findall(r"^```json\n(.*?)\n```$", DOCUMENT, re.MULTILINE)
+    validator("trade-1").validate(json.loads(example))
+    (batch,) = decode_trades([Stored(key_of(BTC), example.encode())], now=NOW).batches
+    assert encode_trades(batch.trades) == [example.encode()]
+
+
+def test_the_document_lists_every_topic_and_how_long_it_is_kept() -> None:
+    rows = re.findall(r"^\| `(marketdata\.[a-z.-]+)` \|.*\| (\d+) days \| (\d)", DOCUMENT, re.MULTILINE)
+    expected = []
+    for role, name in Topics().roles():
+        days = int(config_of(role, 1)["retention.ms"]) // 86_400_000
+        expected.append((name, str(days), "1" if role == "dead_letter" else str(Settings().kafka_partitions)))
+    assert rows == expected
+
+
+def test_the_document_names_every_reason_that_a_corrupted_trade_is_given() -> None:
+    section = DOCUMENT.partition("## What is refused")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`([^`]+)`", section))
+    # "also `amount`": what is said of one field holds for the others of its row.
+    fields = ("amount", "time", "trade id", "side")
+    told |= {told_of.replace("price", field, 1) for told_of in told for field in fields}
+    assert {reason for _, reason in CORRUPTED.values()} - told == set()
