@@ -92,7 +92,7 @@ def demo(days: int = DAYS) -> int:
         result = Result(Lake.open(settings.lake_url), markets, end - timedelta(days=days), end)
         began = time.monotonic()
         with demo_store.embedded(settings.home, console) as store:
-            backfill, seconds, memory, live, what = _run(console, settings, result, store)
+            backfill, seconds, memory, live = _run(console, settings, result, store)
             sound = summarise(console, result)
             if store is not None:
                 console.print()
@@ -103,7 +103,7 @@ def demo(days: int = DAYS) -> int:
                     and sound
                 )
             console.print()
-            sound = demo_live.show(console, live, what) and sound
+            sound = demo_live.show(console, live) and sound
         console.print()
         console.print(
             f"time     [bold]{seconds:.1f} s[/bold] for the backfill, "
@@ -133,7 +133,7 @@ def _clear(home: Path) -> None:
 
 def _run(
     console: Console, settings: Settings, result: Result, store: str | None
-) -> tuple[Backfill, float, PeakMemory, list[demo_live.Agreement], str]:
+) -> tuple[Backfill, float, PeakMemory, list[demo_live.Agreement]]:
     """Start the platform, run the backfill while live candles come in, stop the platform."""
     environment = demo_store.environment(store)
     with (
@@ -163,7 +163,7 @@ def _run(
             seconds = time.monotonic() - began
         live.settle()
         compared = live.compared(settings)
-    return backfill, seconds, memory, compared, what
+    return backfill, seconds, memory, compared
 
 
 class _Watch:

@@ -36,6 +36,7 @@ POM = Path(__file__).resolve().parents[1] / "tests" / "kafka" / "pom.xml"
 _INTERVALS = ("1s", "10s", "1m")
 _PARTITIONS = 2
 _STOP_S = 20.0
+_SHOWN = 5
 # Trades are every few seconds in the quietest market: there is a candle by then, or something is wrong.
 _FIRST_S = 60.0
 _VARIABLES = {
@@ -74,6 +75,7 @@ class Agreement:
     counts: tuple[int, ...]
     equal: int
     different: int
+    findings: tuple[str, ...] = ()
 
 
 class Live:
@@ -145,13 +147,13 @@ class Live:
             TransientError: one has none; says where the log is.
         """
         until = time.monotonic() + _FIRST_S
-        while not all(self._finals.values()):
+        while not all(len(self._last(market)) for market in self._markets):
             if (
                 time.monotonic() > until
                 or self._failed
                 or (self._process and self._process.poll() is not None)
             ):
-                absent = ", ".join(str(market) for market, found in self._finals.items() if not found)
+                absent = ", ".join(str(one) for one in self._markets if self._last(one).is_empty())
                 msg = f"The stream has no final candle of {absent}. {self._failed}".strip()
                 raise TransientError(msg, hint=f"Its log is {self._log}.")
             time.sleep(0.2)
@@ -164,7 +166,7 @@ class Live:
 
     def _last(self, market: Market) -> pl.DataFrame:
         """The final candles with the highest revision; those begun before the stream did are left out."""
-        finals = pl.concat(self._finals[market]).sort("revision")
+        finals = pl.concat([UPDATE_SCHEMA.to_frame(), *self._finals[market]]).sort("revision")
         last = finals.unique(["interval", "open_time"], keep="last").sort("open_time")
         return last.filter(~pl.col("partial"))
 
@@ -192,8 +194,6 @@ class Live:
 def _agreement(market: Market, finals: pl.DataFrame, settings: Settings) -> Agreement:
     by_interval = {name: finals.filter(interval=name) for name in _INTERVALS}
     held = {name: frame for name, frame in by_interval.items() if len(frame)}
-    if not held:
-        return Agreement(market, (0,) * len(_INTERVALS), 0, 1)
     ranges = {
         name: (frame["open_time"][0], frame["open_time"][-1] + Interval.parse(name).width)
         for name, frame in held.items()
@@ -203,15 +203,18 @@ def _agreement(market: Market, finals: pl.DataFrame, settings: Settings) -> Agre
     pages = [page.trades for page in source.pages(market, start, end)]
     trades = pl.concat([empty_trades(), *pages])
     equal = different = 0
+    findings: list[str] = []
     for name, frame in held.items():
         found = reconcile.compare(frame.select(CANDLE_SCHEMA.names()), fold(trades, name), *ranges[name])
         equal, different = equal + found.equal, different + found.compared - found.equal
-    return Agreement(market, tuple(len(by_interval[name]) for name in _INTERVALS), equal, different)
+        findings += [f"{name} {' '.join(map(str, row))}" for row in found.different.head(_SHOWN).iter_rows()]
+    counts = tuple(len(by_interval[name]) for name in _INTERVALS)
+    return Agreement(market, counts, equal, different, tuple(findings))
 
 
-def show(console: Console, agreements: Sequence[Agreement], what: str) -> bool:
+def show(console: Console, agreements: Sequence[Agreement]) -> bool:
     """Print the comparison; returns whether nothing differs."""
-    console.rule(f"live candles, from {what}, beside the exchange's REST trades", align="left")
+    console.rule("live candles beside the exchange's REST trades", align="left")
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("market", no_wrap=True)
     for name in (*_INTERVALS, "equal", "differ"):
@@ -224,6 +227,9 @@ def show(console: Console, agreements: Sequence[Agreement], what: str) -> bool:
             Text(f"{one.different:,}", style="red" if one.different else "green"),
         )
     console.print(table)
+    for one in agreements:
+        for finding in one.findings:
+            console.print(f"[red]{one.market} {finding}[/red]", soft_wrap=True)
     return not sum(one.different for one in agreements)
 
 
