@@ -15,6 +15,7 @@ from bench import table
 MODULES = {
     "fold": "Trades to candles",
     "streaming_core": "Live candles, without a broker",
+    "streaming": "Live candles through Kafka",
     "importing": "Files into the lake",
     "backfill": "Memory and first data of a backfill",
     "store_writing": "Writing to the store",
