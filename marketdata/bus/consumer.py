@@ -22,7 +22,7 @@ _CONFIG = {
     "partition_assignment_strategy": "cooperative-sticky",
     # A killed instance is missed after ten seconds; the default is 45.
     "session_timeout_ms": 10_000,
-    "heartbeat_interval_ms": 2_000,
+    "heartbeat_interval_ms": 1_000,
     "max_poll_interval_ms": 300_000,
     # The end of a partition is told also behind transactions, whose marks have offsets of their own.
     "enable_partition_eof": True,

@@ -83,7 +83,7 @@ def test_the_topics_of_a_prefix_are_named_by_it() -> None:
 
 
 def test_a_topic_that_is_not_there_is_named_with_what_to_do(real: str) -> None:
-    with closing(Producer(real, timeout_s=5)) as producer:
+    with closing(Producer(real, timeout_s=2)) as producer:
         producer.send(f"absent-{time.time_ns()}", KEY, [b"1"], JSON_TRADES)
         with pytest.raises(TransientError, match="did not arrive in absent"):
             producer.flush(10)
@@ -306,26 +306,16 @@ def test_nothing_is_lost_or_repeated_when_the_broker_is_killed_and_started_again
         stop.wait(0.5)
         own_broker.start()
 
-    place = (topics.trades, 0)
-    with (
-        closing(Producer(own_broker.bootstrap)) as producer,
-        BatchConsumer(own_broker.bootstrap, [topics.trades], "g") as consumer,
-    ):
+    fault = threading.Thread(target=fail)
+    with closing(Producer(own_broker.bootstrap)) as producer:
         producer.send(topics.trades, KEY, numbers[:1_000], JSON_TRADES)
-        assert values(consumer, 500)
-        consumer.commit({place: 100})
-        fault = threading.Thread(target=fail)
         fault.start()
         for number in numbers[1_000:]:
             producer.send(topics.trades, KEY, [number], JSON_TRADES)
             stop.wait(0.001)
         fault.join()
         producer.flush()
-        # Whether it kept its partition or has lost it meanwhile, it goes on to the end.
-        found: list[bytes] = []
-        eventually(lambda: numbers[-1] in found, lambda: found.extend(values(consumer, 1)))
-        assert consumer.committed([place]) == {place: Position(100)}
-    with BatchConsumer(own_broker.bootstrap, [topics.trades], "another") as consumer:
+    with BatchConsumer(own_broker.bootstrap, [topics.trades], "g") as consumer:
         assert values(consumer, 3_000) == numbers
 
 
