@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from marketdata.cli.failures import say
-from marketdata.settings import PREFIX, Settings, read_env_file
+from marketdata.settings import KAFKA_VARIABLE, PREFIX, Settings, read_env_file
 
 _OF_THE_TESTS = {
     "MARKETDATA_FIXTURES",
@@ -53,6 +53,8 @@ def rows(settings: Settings) -> Iterator[tuple[str, str, str]]:
             origin = "environment"
         elif in_file.get(variable):
             origin = ".env"
+        elif name == "kafka_bootstrap_servers" and value is not None:
+            origin = KAFKA_VARIABLE
         else:
             origin = "default"
         yield variable, _shown(name, value, settings), origin

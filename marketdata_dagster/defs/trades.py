@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from marketdata.backfill import DayReport, backfill
+from marketdata.errors import MarketDataError
 from marketdata_dagster import metadata
 from marketdata_dagster.defs.partitions import Job, jobs
 from marketdata_dagster.defs.resources import Platform
@@ -47,18 +48,22 @@ def fetch(platform: Platform, wanted: list[Job], write: Callable[[str], None], *
     """Bring these days into the lake, several side by side, with their progress written every few seconds."""
     log = ProgressLog(write, len(wanted))
     days = {(job.market, job.day): job for job in wanted}
-    results = backfill(
-        platform.lake,
-        list(days),
-        platform.settings,
-        now=platform.now(),
-        refresh=refresh,
-        fold=False,
-        on_progress=log.page,
-        on_day=log.day,
-        write=write,
-    )
     outcome = Outcome()
+    try:
+        results = backfill(
+            platform.lake,
+            list(days),
+            platform.settings,
+            now=platform.now(),
+            refresh=refresh,
+            fold=False,
+            on_progress=log.page,
+            on_day=log.day,
+            write=write,
+        )
+    except MarketDataError as refusal:  # pages should be published, and there is no Kafka to take them
+        outcome.failed = dict.fromkeys(wanted, refusal)
+        return outcome
     for result in results:
         if isinstance(result, DayReport):
             job = days[result.market, result.day]
