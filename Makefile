@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format bench browser lock clean
+.PHONY: help demo up test check format bench soak parts lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -43,8 +43,15 @@ format: $(VENV)/.dev ## put the code in its usual form
 bench: $(VENV)/.dev ## the benchmark table, with peers where they can be installed (ARGS=--write: docs/benchmarks.md)
 	@$(BIN)/python -m bench $(ARGS)
 
-browser: ## Debian's Chromium for the browser tests, when it is missing
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+soak: $(VENV)/.dev ## every fault of the streamer many times, and ten minutes under load; about an hour
+	@MARKETDATA_SOAK=1 $(BIN)/python -m pytest -q tests/realtime/faults $(ARGS)
+
+parts: ## Debian's Chromium, Java, Maven and docker-compose for the tests that use them, where they are missing
+	@need=; command -v chromium >/dev/null || command -v google-chrome >/dev/null || need="$$need chromium"; \
+	command -v java >/dev/null || need="$$need openjdk-17-jre-headless"; \
+	command -v mvn >/dev/null || need="$$need maven"; \
+	command -v docker-compose >/dev/null || need="$$need docker-compose"; \
+	test -z "$$need" || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$need; }
 
 lock: ## write the lock files anew
 	@requirements/lock.sh $(ARGS)

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,29 @@ from tests.conftest import ROOT
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "command" in service}
+
+
+def test_compose_accepts_the_file() -> None:
+    program = shutil.which("docker-compose")
+    if program is None:
+        if os.environ.get("MARKETDATA_REQUIRE_REAL_PARTS"):
+            pytest.fail("docker-compose is required here, but it is not installed")
+        pytest.skip("docker-compose is not installed")
+    environment = {"PATH": os.environ["PATH"], "MARKETDATA_POSTGRES_PASSWORD": "only-for-this-test"}
+    read = subprocess.run(
+        [program, "--file", str(ROOT / "docker-compose.yml"), "config"],
+        capture_output=True, text=True, env=environment, timeout=60, check=False,
+    )  # fmt: skip
+    assert read.returncode == 0, read.stderr
+    services = yaml.safe_load(read.stdout)["services"]
+    wanted = {name for name, service in SERVICES.items() if "profiles" not in service}
+    assert wanted <= set(services) <= set(SERVICES)  # newer ones leave out what no profile asks for
+    without = subprocess.run(
+        [program, "--file", str(ROOT / "docker-compose.yml"), "config"],
+        capture_output=True, text=True, env={"PATH": os.environ["PATH"]}, timeout=60, check=False,
+    )  # fmt: skip
+    assert without.returncode != 0
+    assert "set it to a password of your own" in without.stderr
 
 
 def test_services_depend_on_services_and_mount_volumes_that_exist() -> None:
@@ -55,8 +80,7 @@ def test_every_command_knows_the_options_it_is_given(name: str, tmp_path: Path) 
     command = OURS[name]["command"]
     program = [sys.executable, *command[1:3]] if command[0] == "python" else [_script(command[0])]
     arguments = command[len(program) :]
-    words = [argument for argument in arguments if not argument.startswith("-")][:1]
-    subcommand = words if arguments and arguments[0] in words else []
+    subcommand = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
     environment = {**os.environ, "MARKETDATA_HOME": str(tmp_path), "COLUMNS": "200", "DAGSTER_HOME": ""}
     shown = subprocess.run(
         [sys.executable, "-m", "marketdata_dagster.run", *program, *subcommand, "--help"],
