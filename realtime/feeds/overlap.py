@@ -14,6 +14,7 @@ The protocol is that of :class:`realtime.feeds.sequence.Sequence`.
 
 from collections import Counter
 from datetime import datetime, timedelta
+from typing import Any
 
 import polars as pl
 
@@ -53,6 +54,7 @@ class Overlap:
         self.repeats = self.overflows = self.far = 0
         self._start = position
         self._distinct: _Ids | _Contents | None = None
+        self._begun_at: Any = None
         self._waiting: list[pl.DataFrame] = []
         self._rows = 0
         self._behind = self._asking = False
@@ -151,6 +153,11 @@ class Overlap:
     def _fresh(self, trades: pl.DataFrame, view: str) -> pl.DataFrame:
         if trades.is_empty():
             return empty_trades()
+        if self.position is None:
+            self._begun_at = trades["time"].min()
+        if self._begun_at is not None:
+            # What was before the beginning was not missed.
+            trades = trades.filter(pl.col("time") >= self._begun_at)
         if self._distinct is None:
             # An exchange has ids or has none: the first rows show which.
             numbered = trades["trade_id"].null_count() == 0

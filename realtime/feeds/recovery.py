@@ -21,8 +21,6 @@ _BY_ID = 2_000
 _THREADS = 4
 # Rows of neighbouring ids may have times in another order.
 _MARGIN = timedelta(seconds=1)
-# What lies ahead of this machine's clock is asked for too.
-_AHEAD = timedelta(hours=1)
 
 SourceOf = Callable[[Market, date, datetime], TradeSource]
 
@@ -73,7 +71,9 @@ class Recovery:
             around = (request.since - _MARGIN, request.until + _MARGIN)
             yield source.refetch(market, first, last, around).sort("trade_id")
             return
-        for start, end in _days(request.since - _MARGIN, now + _AHEAD):
+        # In a busy market there is always more: what came after the question is the socket's to bring.
+        until = now if request.until is None else max(now, request.until + _MARGIN)
+        for start, end in _days(request.since - _MARGIN, until):
             source = self._source_of(market, start.date(), now)
             for page in source.pages(market, start, end):
                 if stop.is_set():

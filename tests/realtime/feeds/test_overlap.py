@@ -34,6 +34,14 @@ def test_an_id_goes_on_once_in_whatever_order_ids_come() -> None:
     assert overlap.repeats == 1
 
 
+def test_what_rest_has_from_before_the_beginning_was_not_missed() -> None:
+    overlap = Overlap(settle=1.0)
+    overlap.add(rows(5, ids=[5]), 0.0)
+    overlap.connected(1.0)
+    overlap.request(2.0)
+    assert overlap.fetched(rows(3, 4, 5, 6, ids=[3, 4, 5, 6]), 2.0)["trade_id"].to_list() == [6]
+
+
 def test_what_the_socket_brings_waits_for_what_was_missed() -> None:
     overlap = Overlap(settle=1.0)
     overlap.add(rows(1, ids=[1]), 0.0)

@@ -57,7 +57,7 @@ def assert_nothing_is_missing(exchange: RunningExchange, market: Market, followe
 
 @BOTH
 def test_live_trades_are_the_trades_of_history(exchange_server: Start, market: Market) -> None:
-    exchange = exchange_server(load=200)
+    exchange = exchange_server(load=500)
 
     async def follow() -> None:
         async with following(exchange, market) as followed:
@@ -102,7 +102,7 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
 def test_nothing_is_lost_and_nothing_repeated_when_the_socket_is(
     exchange_server: Start, market: Market, fault: str
 ) -> None:
-    exchange = exchange_server(load=200)
+    exchange = exchange_server(load=500)
 
     async def follow() -> None:
         async with following(exchange, market) as followed:
@@ -130,17 +130,17 @@ def test_nothing_is_lost_and_nothing_repeated_when_the_socket_is(
 def test_a_restarted_feed_brings_what_was_traded_meanwhile_first(
     exchange_server: Start, market: Market
 ) -> None:
-    exchange = exchange_server(load=200)
+    exchange = exchange_server(load=500)
 
     async def follow() -> None:
         async with following(exchange, market) as first:
             await first.more(market, 100)
         before = first.trades(market)
         last = before.row(-1, named=True)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.5)
         position = {market: Position(last["trade_id"], last["time"])}
         async with following(exchange, market, resume_from=position) as second:
-            await second.more(market, 500)
+            await second.more(market, 600)
         assert second.trades(market)["trade_id"][0] == last["trade_id"] + 1
         trades = pl.concat([before, second.trades(market)])
         assert_frame_equal(trades, history(exchange, market, trades))
@@ -181,7 +181,7 @@ def test_a_quiet_market_is_not_taken_for_a_dead_feed(exchange_server: Start, mar
             await followed.until(lambda: followed.feed.events.connections)
             exchange.set_clock(datetime(2025, 6, 8, 12, 0, 30, tzinfo=UTC))
             await followed.more(market, 1)
-            await asyncio.sleep(3.0)
+            await asyncio.sleep(2.2)
             assert followed.feed.events.connections == 1
             exchange.set_clock(datetime(2025, 6, 8, 12, 1, tzinfo=UTC))
             await followed.more(market, 1)
@@ -196,7 +196,7 @@ def test_a_quiet_market_is_not_taken_for_a_dead_feed(exchange_server: Start, mar
 def test_a_socket_that_beats_but_brings_no_trades_is_found_out_and_replaced(
     exchange_server: Start, market: Market
 ) -> None:
-    exchange = exchange_server(load=50)
+    exchange = exchange_server(load=200)
     rules = LivenessRules(silence=30.0, probe=0.5, delay=0.5)
 
     async def follow() -> None:
@@ -250,7 +250,7 @@ def test_what_waits_for_rest_is_bounded_and_comes_all_the_same(exchange_server: 
                     {"kind": "500", "match": "Trades", "times": 2},
                 ]
             )
-            await followed.more(KRAKEN, 600)
+            await followed.more(KRAKEN, 500)
         assert_nothing_is_missing(exchange, KRAKEN, followed)
         assert followed.feed.events.overflows > 0
 
@@ -258,7 +258,7 @@ def test_what_waits_for_rest_is_bounded_and_comes_all_the_same(exchange_server: 
 
 
 def test_several_markets_share_a_connection(exchange_server: Start) -> None:
-    exchange = exchange_server(load=50)
+    exchange = exchange_server(load=200)
     markets = [KRAKEN, Market.parse("kraken:ETH/USD"), Market.parse("kraken:BTC/EUR")]
 
     async def follow() -> None:
@@ -273,12 +273,12 @@ def test_several_markets_share_a_connection(exchange_server: Start) -> None:
 
 
 def test_ids_that_nobody_serves_are_given_up_and_said(exchange_server: Start) -> None:
-    exchange = exchange_server(load=100)
+    exchange = exchange_server(load=300)
 
     async def follow() -> None:
         async with following(exchange, KRAKEN) as followed:
             await followed.more(KRAKEN, 10)
-            first = followed.trades(KRAKEN)["trade_id"][-1] + 30
+            first = followed.trades(KRAKEN)["trade_id"][-1] + 100
             exchange.hide(str(KRAKEN), [(first, first + 2)])
             await followed.reaches(KRAKEN, first + 20)
         ids = followed.trades(KRAKEN)["trade_id"]
@@ -290,7 +290,7 @@ def test_ids_that_nobody_serves_are_given_up_and_said(exchange_server: Start) ->
 
 
 def test_an_exchange_without_ids_that_count_up_is_followed_by_time(exchange_server: Start) -> None:
-    exchange = exchange_server(load=100)
+    exchange = exchange_server(load=300)
     settings = settings_for(exchange)
     recovery = Recovery(settings, lambda market, _day, _now: UnifiedTrades(Client(market.exchange, settings)))
 
@@ -301,9 +301,9 @@ def test_an_exchange_without_ids_that_count_up_is_followed_by_time(exchange_serv
             await followed.until(lambda: followed.feed.events.connections == 2)
             exchange.faults([])
             await followed.more(BINANCE, 100)
+            await followed.more(BINANCE, 1)
         trades = followed.trades(BINANCE)
-        assert trades["trade_id"].is_unique().all()
-        assert trades["trade_id"].sort().diff().drop_nulls().eq(1).all()
+        assert trades["trade_id"].diff().drop_nulls().eq(1).all()
 
     asyncio.run(follow())
 
@@ -320,7 +320,7 @@ def test_a_market_that_is_not_listed_is_refused(exchange_server: Start) -> None:
 
 
 def test_whoever_takes_the_trades_may_fail_and_its_error_comes_out(exchange_server: Start) -> None:
-    exchange = exchange_server(load=100)
+    exchange = exchange_server(load=300)
     feed = WebSocketFeed("kraken", [KRAKEN], settings_for(exchange))
 
     async def take(*_: object) -> None:
