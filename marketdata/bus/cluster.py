@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from confluent_kafka import KafkaError
 
 _LOG = logging.getLogger("marketdata.bus")
+_ANSWER_S = 5.0
 
 
 def kafka() -> ModuleType:
@@ -99,6 +100,16 @@ def cluster_at(where: "Cluster | Settings | str") -> Cluster:
 def is_mock(cluster_id: str | None) -> bool:
     """Whether a cluster is librdkafka's mock, which can do less."""
     return (cluster_id or "").startswith("mockCluster")
+
+
+def on_mock(where: "Cluster | Settings | str") -> bool:
+    """Whether that is the mock cluster inside the client library; ``False`` when nobody answers."""
+    client = kafka()
+    admin = importlib.import_module("confluent_kafka.admin").AdminClient(cluster_at(where).config())
+    try:
+        return is_mock(admin.list_topics(timeout=_ANSWER_S).cluster_id)
+    except client.KafkaException:
+        return False
 
 
 def raised(error: "KafkaError", doing: str) -> MarketDataError:

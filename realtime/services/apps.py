@@ -59,7 +59,7 @@ def run_candles(
     metrics, health = Metrics("candles"), Health()
     name = group or f"{settings.kafka_topic_prefix}.candles"
     inbox = TradeInbox(cluster, topics, name, **_member(instance))
-    outbox = CandleOutbox(cluster, topics, name)
+    outbox = CandleOutbox(cluster, topics, inbox.consumer)
     service = CandleService(
         inbox,
         outbox,

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import polars as pl
 import structlog
 
-from marketdata.bus.cluster import Cluster
+from marketdata.bus.cluster import Cluster, on_mock
 from marketdata.bus.consumer import BatchConsumer, Position
 from marketdata.bus.messages import (
     JSON_CANDLES,
@@ -110,12 +110,14 @@ class TradeInbox:
 class CandleOutbox:
     """Where the candle service sends."""
 
-    def __init__(self, where: Cluster | str, topics: Topics, group: str) -> None:
-        """``group``: whose offsets the transactions commit."""
+    def __init__(self, where: Cluster | str, topics: Topics, consumer: BatchConsumer) -> None:
+        """``consumer``: of the group whose offsets the transactions commit."""
         self._where, self._topics = where, topics
         # Offsets go in the name of the group, not of a member: asking a member who it is waits for the
         # rebalance in which a partition is given up. The transactions' own id fences a former owner off.
-        self._group = BatchConsumer(where, [], group)
+        # A mock cluster knows members only.
+        self._own = None if on_mock(where) else BatchConsumer(where, [], consumer.group)
+        self._group = self._own or consumer
         self._producer: Producer | None = None
 
     def transactions(self, partition: int) -> "PartitionTransactions":
@@ -141,7 +143,8 @@ class CandleOutbox:
 
     def close(self) -> None:
         """Send what waits, and disconnect."""
-        self._group.close()
+        if self._own is not None:
+            self._own.close()
         if self._producer is not None:
             try:
                 self._producer.flush(2.0)
