@@ -153,7 +153,7 @@ def test_a_backfill_is_on_the_bus_as_it_is_in_the_lake(
 
 
 def test_a_backfill_that_cannot_publish_says_so_before_it_asks_for_anything(
-    lake: Lake, tmp_path: Path, broker: str
+    lake: Lake, tmp_path: Path, real: str
 ) -> None:
     asked: list[object] = []
 
@@ -163,7 +163,7 @@ def test_a_backfill_that_cannot_publish_says_so_before_it_asks_for_anything(
         return backfill(lake, [(BTC, DAY)], settings, now=NOW, find_source=find)
 
     with pytest.raises(UsageError, match="marketdata stream topics"):
-        run(kafka_bootstrap_servers=broker, kafka_topic_prefix=f"absent-{time.time_ns()}")
+        run(kafka_bootstrap_servers=real, kafka_topic_prefix=f"absent-{time.time_ns()}")
     assert asked == []
 
 

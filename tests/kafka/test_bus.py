@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from marketdata.bus.cluster import Cluster, is_mock, kafka
+from marketdata.bus.cluster import Cluster, kafka
 from marketdata.bus.consumer import METADATA_BYTES, BatchConsumer, Place, Position
 from marketdata.bus.messages import JSON_TRADES, Stored, decode_trades, encode_trades, key_of
 from marketdata.bus.mock import MockCluster
@@ -28,14 +28,6 @@ def topics(broker: str, request: pytest.FixtureRequest) -> Topics:
     topics = Topics.named(f"t{abs(hash(request.node.nodeid)) % 10**9}-{time.time_ns()}")
     create_topics(broker, topics, partitions=2)
     return topics
-
-
-@pytest.fixture
-def real(broker: str) -> str:
-    """The broker, where it is none that can do less."""
-    if is_mock(kafka().Producer({"bootstrap.servers": broker}).cluster_id(10)):
-        pytest.skip("a mock cluster neither fences nor sets up topics")
-    return broker
 
 
 def values(consumer: BatchConsumer, count: int) -> list[bytes]:
