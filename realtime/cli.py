@@ -1,13 +1,14 @@
 """``marketdata stream``: live trades into Kafka, candles out of them, both into the store."""
 # ruff: noqa: PLC0415 - polars, Kafka's client and ccxt come with a command that needs them
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marketdata.cli.options import Format, Output
+from marketdata.cli.options import End, Format, Last, Output, Start
 from marketdata.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,6 +100,49 @@ def feed(markets: Markets = None, *, port: Port = None) -> int:
 
 
 @stream.command()
+def replay(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MARKET|FILE",
+            help="A market of the lake, or a captured file of frames.",
+            show_default=False,
+        ),
+    ],
+    *,
+    start: Start = None,
+    end: End = None,
+    last: Last = None,
+    speed: Annotated[
+        float,
+        typer.Option("--speed", min=0, help="1: as it was; 60: a minute a second; 0: as fast as it goes."),
+    ] = 1.0,
+) -> int:
+    """Bring trades that were into Kafka once more: of the lake, or of a captured file."""
+    with _configured("replay") as settings:
+        from marketdata.cli.times import Asked
+        from realtime.services import apps
+
+        count = apps.run_replay(settings, source, Asked(start, end, last), speed)
+        typer.echo(f"{count:,} trades were sent.")
+    return 0
+
+
+@stream.command()
+def poll(markets: Markets = None, *, port: Port = None) -> int:
+    """Ask exchanges for each closed minute's candle by REST, and write it into the store, until Ctrl-C.
+
+    For venues without a stream of trades. Such candles have source "exchange"; those made of trades replace
+    them when they are loaded.
+    """
+    with _configured("poll") as settings:
+        from realtime.services import apps
+
+        apps.run_poll(settings, markets or [], port=port)
+    return 0
+
+
+@stream.command()
 def candles(
     *,
     intervals: Annotated[
@@ -126,6 +170,8 @@ def candles(
     ] = True,
 ) -> int:
     """Make candles of the trades in Kafka until Ctrl-C: running ones at once, final ones exactly once."""
+    # Small batches are most of its work, and handing each to a pool of threads takes longer than doing it.
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
     with _configured("candles") as settings:
         from realtime.services import apps
         from realtime.services.history import NoHistory

@@ -62,7 +62,10 @@ class Looker:
         self._consumer.assign([self._kafka.TopicPartition(*place, stretches[place][0]) for place in left])
         try:
             while left:
-                found = self._consumer.consume(10_000, _QUIET_S if left else 0.0)
+                # Asked for many at once it would wait for all of them.
+                found = self._consumer.consume(1, _QUIET_S)
+                if found:
+                    found += self._consumer.consume(10_000, 0)
                 if not found:
                     msg = f"{self._where.bootstrap} has been silent for {_QUIET_S:.0f} s."
                     raise TransientError(msg)

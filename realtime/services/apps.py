@@ -14,6 +14,7 @@ from marketdata.bus.cluster import Cluster
 from marketdata.bus.consumer import BatchConsumer
 from marketdata.bus.producer import Producer
 from marketdata.bus.topics import Topics, create_topics
+from marketdata.cli.times import Asked, time_range
 from marketdata.errors import UnknownName
 from marketdata.market import Market
 from marketdata.settings import Settings
@@ -123,6 +124,53 @@ def run_sink(
         turn = _until_end(service.turn, inbox, service.idle, stopping) if until_end else service.turn
         forever(turn, stopping, health)
     _LOG.info("ended")
+
+
+def run_replay(settings: Settings, source: str, asked: Asked, speed: float) -> int:
+    """Trades that were into Kafka; returns how many.
+
+    Raises:
+        NoData: the lake has none of the range.
+        UsageError: it is neither a market nor a captured file.
+    """
+    from marketdata.lake import Lake  # noqa: PLC0415
+    from realtime.feeds.replay import CaptureReplay, LakeReplay  # noqa: PLC0415
+    from realtime.services.feed_service import FeedService  # noqa: PLC0415
+
+    cluster, topics = Cluster.of(settings), Topics.of(settings)
+    feed: CaptureReplay | LakeReplay
+    if (path := Path(source)).is_file():
+        feed = CaptureReplay(path, speed=speed)
+    else:
+        market = Market.parse(source)
+        start, end = time_range(asked, datetime.now(UTC))
+        lake = Lake.open(settings.lake_url, settings=settings)
+        feed = LakeReplay(lake, [market], start, end, speed=speed)
+    producer = Producer(cluster)
+    try:
+        service = FeedService([feed], producer, topics, fmt=settings.kafka_format)
+        with stopped_by_signals() as stop:
+            asyncio.run(service.run(stop))
+        return service.sent
+    finally:
+        producer.close()
+
+
+def run_poll(
+    settings: Settings, names: Sequence[str], *, port: int | None = None, stop: threading.Event | None = None
+) -> None:
+    """Candles that exchanges serve into the store, until it is stopped."""
+    from marketdata.store.buffer import BufferedWriter  # noqa: PLC0415
+    from marketdata.store.engine import database_url  # noqa: PLC0415
+    from realtime.services.poll_service import polled  # noqa: PLC0415
+
+    markets = [Market.parse(name) for name in names] or [tracked.market for tracked in settings.tracked]
+    metrics, health = Metrics("poll"), Health()
+    with ExitStack() as end:
+        stopping = stop or end.enter_context(stopped_by_signals())
+        _serve(end, metrics, health, port)
+        writer = end.enter_context(BufferedWriter(database_url(settings)))
+        asyncio.run(polled(settings, markets, writer, stopping, metrics=metrics, health=health))
 
 
 def _member(instance: str | None) -> dict[str, Any]:
