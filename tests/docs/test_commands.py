@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -37,7 +38,9 @@ COMMANDS = {
     for name, group in GROUPS.items()
     for inner, command in getattr(group, "commands", {"": group}).items()
 }
-STORE = "marketdata db "
+STORE, STREAM = "marketdata db ", "marketdata stream "
+# Services, which go on until Ctrl-C (status does so on a terminal only).
+LASTING = re.compile(rf"{STREAM}(up|feed|candles|sink)\b(?!.*--(once|until-end))")
 WITH_COMMANDS = [document for document in DOCUMENTS if commands(document)]
 Environment = dict[str, str]
 
@@ -110,6 +113,8 @@ def folder(tmp_path: Path, kept_lake: Path) -> Path:
 def call(command: str, folder: Path, environment: Environment) -> None:
     if command.startswith("marketdata exchange"):
         start_and_stop(command, folder, environment)
+    elif LASTING.match(command):
+        run_and_interrupt(command, folder, environment)
     elif re.search(r"[|<>;&$`*~]", command):
         in_a_shell(command, folder, environment)
     else:
@@ -156,11 +161,38 @@ def start_and_stop(command: str, folder: Path, environment: Environment) -> None
         running.communicate()
 
 
+def run_and_interrupt(command: str, folder: Path, environment: Environment) -> None:
+    """A service runs until Ctrl-C, and ends in order."""
+    running = subprocess.Popen(
+        ["bash", "-c", f"exec {command}"], cwd=folder, env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        time.sleep(8)
+        lasted = running.poll() is None
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=40)
+        assert (lasted, running.returncode) == (True, 0), said
+    finally:
+        if running.poll() is None:
+            running.kill()
+            running.communicate()
+
+
 @pytest.mark.parametrize("document", WITH_COMMANDS, ids=name)
 def test_the_commands_of_a_document_work_in_their_order(
-    document: Path, folder: Path, environment: Environment, databases: Callable[[], str]
+    document: Path,
+    folder: Path,
+    environment: Environment,
+    databases: Callable[[], str],
+    request: pytest.FixtureRequest,
 ) -> None:
     for command in commands(document):
+        if command.startswith(STREAM) and "MARKETDATA_KAFKA_BOOTSTRAP_SERVERS" not in environment:
+            environment = environment | {
+                "MARKETDATA_KAFKA_BOOTSTRAP_SERVERS": request.getfixturevalue("broker"),
+                "MARKETDATA_KAFKA_TOPIC_PREFIX": f"docs.{document.stem}",
+            }
         if command.startswith(STORE) and "MARKETDATA_DATABASE_URL" not in environment:
             environment = environment | {"MARKETDATA_DATABASE_URL": databases()}
         call(command, folder, environment)
