@@ -148,6 +148,9 @@ class Settings(BaseSettings):
     kafka_partitions: Annotated[
         int, Field(ge=1, le=1000, description="Partitions of topics that are created; the most instances.")
     ] = 6
+    metrics_host: Annotated[
+        str, Field(description="Address on which services of the streamer serve /metrics and their health.")
+    ] = "127.0.0.1"
     kafka_format: Annotated[
         Literal["json", "arrow"],
         Field(description="How trades are written: json (a trade a message) or arrow (a batch a message)."),

@@ -34,7 +34,7 @@ Port = Annotated[
         "--port",
         min=0,
         max=65535,
-        help="Serve /metrics, /healthz and /readyz here, on loopback; 0 takes a free one. Default: none.",
+        help="Serve /metrics, /healthz and /readyz here; 0 takes a free one. Default: none.",
     ),
 ]
 Group = Annotated[

@@ -48,8 +48,8 @@ class Health:
 
 
 @contextmanager
-def served(metrics: Metrics, health: Health, port: int | None) -> Iterator[int | None]:
-    """Answer on a port of loopback while the block runs; 0 takes a free one, ``None`` none.
+def served(metrics: Metrics, health: Health, port: int | None, host: str = HOST) -> Iterator[int | None]:
+    """Answer on a port of ``host`` while the block runs; 0 takes a free one, ``None`` none.
 
     Yields:
         The port.
@@ -84,9 +84,9 @@ def served(metrics: Metrics, health: Health, port: int | None) -> Iterator[int |
             """A probe every few seconds is no news."""
 
     try:
-        server = ThreadingHTTPServer((HOST, port), Handler)
+        server = ThreadingHTTPServer((host, port), Handler)
     except OSError as error:
-        msg = f"Port {port} of {HOST} cannot be listened on: {error.strerror}."
+        msg = f"Port {port} of {host} cannot be listened on: {error.strerror}."
         raise UsageError(msg, hint="Choose another --port; 0 takes a free one.") from None
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.2,), name="health", daemon=True)

@@ -1,6 +1,7 @@
 """The services put together: what a command runs."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -54,6 +55,9 @@ def run_candles(
     stop: threading.Event | None = None,
 ) -> None:
     """The candle service, until it is stopped."""
+    # Messages live for a moment and have no cycles: looking for cycles costs a third of the reading.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     cluster, topics = Cluster.of(settings), Topics.of(settings)
     rules = Rules(delay=timedelta(milliseconds=delay_ms), grace=timedelta(seconds=grace_s))
     CandleCore(intervals, rules)  # so that a wrong interval is told before anything begins
@@ -74,7 +78,7 @@ def run_candles(
     inbox.tell(service)
     with ExitStack() as end:
         stopping = stop or end.enter_context(stopped_by_signals())
-        _serve(end, metrics, health, port)
+        _serve(end, metrics, health, port, settings.metrics_host)
         end.callback(outbox.close)
         end.callback(inbox.consumer.close)
         end.callback(service.close)  # first: it commits what is due while the group is not left yet
@@ -115,7 +119,7 @@ def run_sink(
     inbox = StoreInbox(cluster, topics, names, name, **_member(instance))
     with ExitStack() as end:
         stopping = stop or end.enter_context(stopped_by_signals())
-        _serve(end, metrics, health, port)
+        _serve(end, metrics, health, port, settings.metrics_host)
         writer = end.enter_context(BufferedWriter(url))
         service = SinkService(inbox, writer, SteadyClock(), metrics=metrics, health=health)
         inbox.tell(service)
@@ -168,7 +172,7 @@ def run_poll(
     metrics, health = Metrics("poll"), Health()
     with ExitStack() as end:
         stopping = stop or end.enter_context(stopped_by_signals())
-        _serve(end, metrics, health, port)
+        _serve(end, metrics, health, port, settings.metrics_host)
         writer = end.enter_context(BufferedWriter(database_url(settings)))
         asyncio.run(polled(settings, markets, writer, stopping, metrics=metrics, health=health))
 
@@ -221,7 +225,7 @@ def run_feed(
     metrics, health = Metrics("feed"), Health()
     with ExitStack() as end:
         stopping = stop or end.enter_context(stopped_by_signals())
-        _serve(end, metrics, health, port)
+        _serve(end, metrics, health, port, settings.metrics_host)
         producer = Producer(cluster, linger_ms=0)
         end.callback(producer.close)
         feeds = [
@@ -243,8 +247,8 @@ def run_feed(
         )
 
 
-def _serve(end: ExitStack, metrics: Metrics, health: Health, port: int | None) -> None:
-    taken = end.enter_context(served(metrics, health, port))
+def _serve(end: ExitStack, metrics: Metrics, health: Health, port: int | None, host: str) -> None:
+    taken = end.enter_context(served(metrics, health, port, host))
     if taken is not None:
         _LOG.info("serving /metrics, /healthz and /readyz", port=taken)
 

@@ -8,7 +8,7 @@ import polars as pl
 import structlog
 
 from marketdata.bus.cluster import Cluster, on_mock
-from marketdata.bus.consumer import BatchConsumer, Position
+from marketdata.bus.consumer import METADATA_BYTES, BatchConsumer, Position
 from marketdata.bus.messages import (
     JSON_CANDLES,
     JSON_TRADES,
@@ -32,7 +32,7 @@ _LOG = structlog.stdlib.get_logger(__name__)
 # Messages handed over at once: enough for batches that fold fast, few enough for a turn of some 100 ms.
 _MOST = 50_000
 # The broker's default limit of what may be committed beside an offset.
-_MOST_METADATA = 4_096
+_MOST_METADATA = METADATA_BYTES
 _TRANSACTION_S = 30.0
 
 
