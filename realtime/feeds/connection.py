@@ -130,10 +130,17 @@ class Connection:
             number = len(self._exchange.options["streamBySubscriptionsHash"])
             self._exchange.options["streamBySubscriptionsHash"][key] = f"{number}?timeUnit=MICROSECOND"
         while True:
-            if self._exchange.has.get("watchTradesForSymbols"):
-                await self._exchange.watch_trades_for_symbols(symbols, params=params)
-            else:
-                await self._exchange.watch_trades(symbols[0], params=params)
+            try:
+                if self._exchange.has.get("watchTradesForSymbols"):
+                    await self._exchange.watch_trades_for_symbols(symbols, params=params)
+                else:
+                    await self._exchange.watch_trades(symbols[0], params=params)
+            except ccxt.BaseError:
+                raise
+            except Exception as error:
+                # ccxt lets some errors of the network, and of its own reading, out as they are.
+                msg = f"ccxt failed at {self._name}: {type(error).__name__}: {_said(error)}."
+                raise TransientError(msg) from error
             for symbol in symbols:
                 cache = self._exchange.trades.get(symbol)
                 if cache:

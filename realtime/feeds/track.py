@@ -1,6 +1,7 @@
 """One market of a feed: rows in from the socket and from REST, trades out, one after the other."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 
@@ -17,6 +18,7 @@ from realtime.feeds.rows import trades_of
 from realtime.feeds.sequence import Gap, Request, Sequence
 
 _LOG = structlog.stdlib.get_logger(__name__)
+_MARK_S, _KEPT_S = 30.0, 600.0
 
 
 class TakerError(Exception):
@@ -41,10 +43,20 @@ class Track:
         self.market, self.tracker = market, tracker
         self._recovery, self._events, self._clock = recovery, events, clock
         self._out, self._refused = out, refused
-        # Behind what this market began with, for whoever begins once more.
-        self.begun: Position | None = tracker.position
         # The socket's trades and REST's must not overtake each other on the way out.
         self._turn = asyncio.Lock()
+        # Where the market was, now and then, from ten minutes ago on.
+        self._marks: deque[tuple[float, Position]] = deque()
+        if tracker.position is not None:
+            self._marks.append((-_KEPT_S, tracker.position))
+
+    @property
+    def safe(self) -> Position | None:
+        """A position from which one who begins once more misses nothing: ten minutes ago, or the beginning.
+
+        What was handed on since may not have arrived where its taker sends it.
+        """
+        return self._marks[0][1] if self._marks else None
 
     async def rows(self, rows: Rows, now: float, *, lost: bool) -> None:
         """Take what the socket brought; ``lost``: others before it may be missing."""
@@ -106,18 +118,26 @@ class Track:
     async def _hand_on(self, trades: pl.DataFrame, *, fetched: bool = False) -> int:
         if trades.is_empty():
             return 0
-        if self.begun is None:
-            self.begun = Position(trades["trade_id"][0] - 1, trades["time"][0])
+        if not self._marks:
+            self._marks.append((-_KEPT_S, Position(trades["trade_id"][0] - 1, trades["time"][0])))
         try:
             await self._out(self.market, trades, self._clock())
         except Exception as error:
             raise TakerError from error
         self._events.trades += len(trades)
         self._events.fetched += len(trades) if fetched else 0
+        self._mark(asyncio.get_running_loop().time())
         newest = trades["time"].max()
         if isinstance(newest, datetime):
             self._events.last_trade[self.market] = newest
         return len(trades)
+
+    def _mark(self, now: float) -> None:
+        position = self.tracker.position
+        if position is not None and now - self._marks[-1][0] >= _MARK_S:
+            self._marks.append((now, position))
+            while now - self._marks[1][0] >= _KEPT_S:
+                self._marks.popleft()
 
     def _note(self, text: str) -> None:
         self._events.notes.append(f"{self._clock():%Y-%m-%dT%H:%M:%S} {text}")

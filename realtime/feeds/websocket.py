@@ -26,6 +26,8 @@ from realtime.services.clock import SteadyClock
 
 _LOG = structlog.stdlib.get_logger(__name__)
 _TICK_S = 0.1
+# Refused frames that wait to be handed on.
+_BAD_FRAMES = 1_000
 # Kraken sends a heartbeat each second to whoever has subscribed. Elsewhere pings and pongs show that the
 # connection is up, and REST shows whether the market is quiet.
 _RULES = {"kraken": LivenessRules(silence=6.0, probe=600.0)}
@@ -75,16 +77,17 @@ class WebSocketFeed:
         self._buffer_rows, self._cache_rows = buffer_rows, cache_rows
         self._tracks: dict[str, Track] = {}
         self._liveness: Liveness | None = None
-        self._bad: asyncio.Queue[tuple[str, str]] = asyncio.Queue(maxsize=1_000)
+        self._bad: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
     async def run(self, out: Out, refused: Refused | None = None) -> None:
         """See :class:`realtime.feeds.base.Feed`.
 
-        Run once more, it hands on again all that it did: what was not taken in the end is not known here.
+        Run once more, it goes back ten minutes: what was handed on last may not have arrived.
         """
         for track in self._tracks.values():
-            if track.begun is not None:
-                self._resume_from.setdefault(track.market, track.begun)
+            if track.safe is not None:
+                self._resume_from[track.market] = track.safe
+        self._bad = asyncio.Queue(maxsize=_BAD_FRAMES)
         table = await self._market_table()
         sequential = await asyncio.to_thread(self._recovery.sequential, self.markets[0])
         for market in self.markets:

@@ -167,11 +167,10 @@ def test_a_file_without_frames_of_trades_is_refused(tmp_path: Path) -> None:
 @pytest.mark.fixtures
 @pytest.mark.parametrize("speed", [0.0, 3_600.0])
 def test_the_captured_binance_trades_come_each_once_in_order(captures: Path, speed: float) -> None:
-    market = Market.parse("binance:BTC/USDT")
-    for path in sorted((captures / "binance" / "ws_spot_btcusdt").glob("*.gz")):
-        found = Taken().run(CaptureReplay(path, speed=speed)).of(market)
-        assert (found["trade_id"].diff().drop_nulls() == 1).all()
-        assert len(found) > 5_000
+    path = captures / "binance" / "ws_spot_btcusdt" / "btcusdt_20240808.gz"
+    found = Taken().run(CaptureReplay(path, speed=speed)).of(Market.parse("binance:BTC/USDT"))
+    assert (found["trade_id"].diff().drop_nulls() == 1).all()
+    assert len(found) > 5_000
 
 
 @pytest.mark.fixtures

@@ -96,7 +96,7 @@ def test_what_the_exchange_serves_no_more_is_given_up_and_said() -> None:
     assert schedule.ask(at(31, 2)) == Ask(at(21), at(31))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(0, 200), st.booleans()), min_size=5, max_size=40),
     st.sets(st.integers(0, 60)),

@@ -188,7 +188,7 @@ def test_what_rest_says_of_an_id_goes_before_what_the_socket_said() -> None:
     assert ready["price"].to_list() == [1.0, 1.0]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_every_trade_goes_on_once_and_in_order_whatever_the_socket_does(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 40), label="trades")
