@@ -16,6 +16,7 @@ MODULES = {
     "fold": "Trades to candles",
     "streaming_core": "Live candles, without a broker",
     "streaming": "Live candles through Kafka",
+    "soak": "Live candles for ten minutes",
     "importing": "Files into the lake",
     "backfill": "Memory and first data of a backfill",
     "store_writing": "Writing to the store",
