@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import polars as pl
 
@@ -18,6 +18,9 @@ from marketdata.provider.arguments import Fill, Time
 from marketdata.provider.provider import Provider
 from marketdata.reading import DataRange
 from marketdata.settings import Settings
+
+if TYPE_CHECKING:
+    from marketdata.provider.asynchronous_live import AsyncLiveCandles
 
 T = TypeVar("T")
 # As many as a store has connections at most.
@@ -37,10 +40,11 @@ class AsyncProvider:
         *,
         database_url: str | None = None,
         lake: str | Lake | None = None,
+        kafka: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """See :class:`Provider`."""
-        self._provider = Provider(settings, database_url=database_url, lake=lake, clock=clock)
+        self._provider = Provider(settings, database_url=database_url, lake=lake, kafka=kafka, clock=clock)
         self._threads: ThreadPoolExecutor | None = None
 
     @property
@@ -134,6 +138,23 @@ class AsyncProvider:
         """See :meth:`Provider.warmup`."""
         return await self._call(self._provider.warmup, market, interval, n, before, details=details)
 
+    def live(
+        self,
+        market: str | Market,
+        interval: str | Interval,
+        n: int = 200,
+        *,
+        start: Time | None = None,
+        running: bool = False,
+    ) -> "AsyncLiveCandles":
+        """See :meth:`Provider.live`: ``async for candles in provider.live(...)``, and ``async with``."""
+        from marketdata.provider.asynchronous_live import AsyncLiveCandles  # noqa: PLC0415 - an extra
+
+        if self._threads is None:
+            raise _not_connected()
+        live = self._provider.live
+        return AsyncLiveCandles(lambda: live(market, interval, n, start=start, running=running))
+
     async def trades(self, market: str | Market, start: Time, end: Time) -> pl.DataFrame:
         """See :meth:`Provider.trades`."""
         return await self._call(self._provider.trades, market, start, end)
@@ -158,10 +179,7 @@ class AsyncProvider:
 
     async def _call(self, work: Callable[..., T], *arguments: Any, **options: Any) -> T:
         if self._threads is None:
-            msg = "The provider is not connected."
-            raise UsageError(
-                msg, hint="Await connect() first, or use it as: async with AsyncProvider() as provider: ..."
-            )
+            raise _not_connected()
         cancellation = Cancellation()
 
         def watched() -> T:
@@ -173,3 +191,10 @@ class AsyncProvider:
         except asyncio.CancelledError:
             await asyncio.shield(asyncio.to_thread(cancellation.cancel))
             raise
+
+
+def _not_connected() -> UsageError:
+    msg = "The provider is not connected."
+    return UsageError(
+        msg, hint="Await connect() first, or use it as: async with AsyncProvider() as provider: ..."
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
@@ -28,6 +28,9 @@ from marketdata.provider.readers import Reader, open_reader
 from marketdata.reading import DataRange, Wanted, check_fill
 from marketdata.settings import Settings
 
+if TYPE_CHECKING:
+    from marketdata.provider.live import LiveCandles
+
 
 class Provider:
     """Reads candles and trades. Safe to use from several threads."""
@@ -38,6 +41,7 @@ class Provider:
         *,
         database_url: str | None = None,
         lake: str | Lake | None = None,
+        kafka: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Choose what to read; :meth:`connect` connects.
@@ -46,6 +50,7 @@ class Provider:
             settings: default: the environment. They say which store, else which lake.
             database_url: read this store instead.
             lake: read this lake instead: a path, an URL or an open one.
+            kafka: brokers of the live candles, HOST:PORT, instead of those of the settings.
             clock: the time now, which decides what candle is still open.
 
         Raises:
@@ -56,6 +61,7 @@ class Provider:
             msg = "A provider reads a store or a lake, and both are given."
             raise UsageError(msg, hint="Leave out database_url or lake.")
         self._reader = open_reader(settings, database_url, lake)
+        self._settings, self._kafka = settings, kafka
         self._clock = clock
         self._connected = False
 
@@ -229,6 +235,51 @@ class Provider:
                 msg, hint=f"Ask for fewer, a narrower interval or a later time, or load more of {chosen}."
             )
         return found.tail(n)
+
+    def live(
+        self,
+        market: str | Market,
+        interval: str | Interval,
+        n: int = 200,
+        *,
+        start: Time | None = None,
+        running: bool = False,
+    ) -> "LiveCandles":
+        """Candles of history, then those of the stream as they come; without end, no hole and no repeat.
+
+        Each frame has one candle or more, in order of ``open_time``, with the columns of :meth:`candles` and
+        ``revision``, ``final``, ``partial`` and ``correction``. ``docs/live.md`` says what these mean.
+
+        Args:
+            n: how many candles that are over come first, where so many are held.
+            start: begin with the candles from this time on instead.
+            running: yield candles that are not over, too, marked ``final=False``; each replaces the one of
+                its ``open_time`` before it.
+
+        Returns:
+            An iterator of LIVE_SCHEMA frames. Close it, or use it in a ``with`` block.
+
+        Raises:
+            UsageError: no Kafka is configured, or its client is not installed.
+            UnknownName, NoData: neither history nor the stream has the market; when the first candle is
+                asked for.
+        """
+        from marketdata.provider.live import Asked, LiveCandles  # noqa: PLC0415 - Kafka's client is an extra
+
+        reader = self._ready()
+        width = width_of(interval)
+        check_count(n)
+        begin = None if start is None else instant(start, "start")
+        settings = Settings.load() if self._settings is None else self._settings
+        if self._kafka is not None:
+            settings = settings.model_copy(update={"kafka_bootstrap_servers": self._kafka})
+        unheld = None
+        try:
+            chosen = self._market(market)
+            self._require_data(chosen)
+        except (UnknownName, NoData) as error:
+            chosen, unheld = spellings(market)[0], error
+        return LiveCandles(reader, self._clock, settings, Asked(chosen, width, begin, n, running, unheld))
 
     # -- trades and what is known --------------------------------------------------------------------
 

@@ -1,0 +1,214 @@
+"""Live candles as they grow: final ones once, corrections, wider ones of narrower ones (pure)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import polars as pl
+
+from marketdata import fold
+from marketdata.candle import CANDLE_SCHEMA
+from marketdata.interval import Interval
+
+# What a live candle says beyond its numbers. ``revision``: counts its issues, of a wider candle the highest
+# of those it is made of; ``final``: it is over; ``partial``: it had begun before the first trade that was
+# seen; ``correction``: its time, or a later one, was yielded as final before.
+MARKS = pl.Schema(
+    {
+        "revision": pl.Int32(),
+        "final": pl.Boolean(),
+        "partial": pl.Boolean(),
+        "correction": pl.Boolean(),
+    }
+)
+LIVE_SCHEMA = pl.Schema({**CANDLE_SCHEMA, **MARKS})
+# Candles of the narrower interval: what history and the topic both give.
+BASE_SCHEMA = pl.Schema({**CANDLE_SCHEMA, "revision": pl.Int32(), "partial": pl.Boolean()})
+# How many candles are remembered, to know a repeat from a correction.
+_REMEMBERED = 5_000
+# Of a wider interval, how many of its candles can be made anew without asking history.
+_WINDOWS = 3
+_COUNT = list(CANDLE_SCHEMA).index("trade_count")
+
+# open_time in microseconds first; then the values of BASE_SCHEMA's other columns, times in microseconds.
+Row = tuple[Any, ...]
+
+
+def rows_of(base: pl.DataFrame) -> Iterator[Row]:
+    """Rows of BASE_SCHEMA, times in microseconds; a revision that is not known is null."""
+    return zip(*(base[name].to_physical().to_list() for name in BASE_SCHEMA), strict=True)
+
+
+def frame_of(rows: Iterable[Row]) -> pl.DataFrame:
+    """The other way round."""
+    frame = pl.DataFrame(list(rows), schema=_PHYSICAL, orient="row")
+    return frame.cast(dict(BASE_SCHEMA))  # type: ignore[arg-type]
+
+
+_PHYSICAL = {
+    name: pl.Int64() if isinstance(kind, pl.Datetime) else kind for name, kind in BASE_SCHEMA.items()
+}
+_REVISION, _PARTIAL = len(CANDLE_SCHEMA), len(CANDLE_SCHEMA) + 1
+
+
+def is_newer(row: Row, known: Row | None) -> bool:
+    """Whether a candle of the topic is a later issue than the one that is known.
+
+    The higher revision is, and of the same revision the one of more trades. Candles folded from trades tell
+    no revision: of these, too, the one of more trades is.
+    """
+    if known is None:
+        return True
+    if row[:_REVISION] == known[:_REVISION]:
+        return False
+    if known[_REVISION] is not None and row[_REVISION] != known[_REVISION]:
+        return bool(row[_REVISION] > known[_REVISION])
+    return bool(row[_COUNT] > known[_COUNT])
+
+
+class Growing:
+    """Candles of one interval, made of final and running candles of ``base``, which may be the same.
+
+    Times are microseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        base: Interval,
+        wide: Interval,
+        *,
+        told_until: int,
+        reload: Callable[[int], pl.DataFrame],
+        running: bool = False,
+    ) -> None:
+        """Nothing is known yet.
+
+        Args:
+            told_until: candles that open before this have been yielded.
+            reload: gives what history has of ``base`` inside the wide candle that opens then, BASE_SCHEMA.
+            running: yield candles that are not over, too.
+        """
+        self._base, self._wide, self._reload, self._running = base, wide, reload, running
+        self._told_until = told_until
+        self._held_from = told_until
+        self._rows: dict[int, Row] = {}
+        self._open: dict[int, Row] = {}
+        self._horizon = told_until
+
+    def know(self, base: pl.DataFrame) -> None:
+        """Take what history has, BASE_SCHEMA, without yielding it yet."""
+        self._rows.update((row[0], row) for row in rows_of(base))
+        self._look(self._rows)
+
+    def add(self, finals: pl.DataFrame, running: pl.DataFrame | None = None, over: int = 0) -> pl.DataFrame:
+        """Take candles of the topic, and give what is to be yielded.
+
+        Args:
+            finals: BASE_SCHEMA, in any order.
+            running: BASE_SCHEMA, the newest of each last.
+            over: candles that end at or before this are over, also where no trade has come since.
+
+        Returns:
+            LIVE_SCHEMA: corrections and finals by ``open_time``, then running ones.
+        """
+        changed: set[int] = set()
+        for row in rows_of(finals):
+            known = self._rows.get(row[0])
+            if is_newer(row, known):
+                changed.add(row[0])
+                self._rows[row[0]] = row
+            elif known is not None and known[_REVISION] is None and row[_COUNT] == known[_COUNT]:
+                self._rows[row[0]] = (*known[:_REVISION], *row[_REVISION:])
+        self._look(changed)
+        self._horizon = max(self._horizon, over)
+        told = self._corrected(changed)
+        told += self._closed()
+        told += self._unfinished(running)
+        self._forget()
+        return pl.concat(told) if told else LIVE_SCHEMA.to_frame()
+
+    def _look(self, opens: Iterable[int]) -> None:
+        self._horizon = max(self._horizon, max(opens, default=0) + self._base.us)
+
+    def _corrected(self, changed: set[int]) -> list[pl.DataFrame]:
+        """Candles made anew that had been told, or whose place had been passed."""
+        windows = sorted({self._wide.floor_us(time) for time in changed})
+        past = [window for window in windows if window < self._told_until]
+        if self._base == self._wide:
+            return [self._marked((self._rows[time] for time in past), correction=True)] if past else []
+        made = []
+        for window in past:
+            if window < self._held_from:
+                again = {row[0]: row for row in rows_of(self._reload(window))}
+                newer = {time: row for time, row in self._inside(window) if is_newer(row, again.get(time))}
+                rows = again | newer
+            else:
+                rows = dict(self._inside(window))
+            made.append(self._made(rows.values(), correction=True))
+        return made
+
+    def _closed(self) -> list[pl.DataFrame]:
+        """Candles that are over and were not told yet."""
+        limit = self._horizon - self._wide.us  # the last open time of a candle that is over
+        until = self._wide.floor_us(limit) + self._wide.us
+        if until <= self._told_until:
+            return []
+        due = [row for time, row in self._rows.items() if self._told_until <= time < until]
+        self._told_until = until
+        self._open = {time: row for time, row in self._open.items() if time >= until}
+        if not due:
+            return []
+        return [self._marked(sorted(due)) if self._base == self._wide else self._made(due)]
+
+    def _unfinished(self, running: pl.DataFrame | None) -> list[pl.DataFrame]:
+        if not self._running or running is None:
+            return []
+        came = {row[0]: row for row in rows_of(running) if row[0] >= self._told_until}
+        self._open |= came
+        self._open = {time: row for time, row in self._open.items() if time not in self._rows}
+        windows = {self._wide.floor_us(time) for time in came if time in self._open}
+        if not windows:
+            return []
+        if self._base == self._wide:
+            return [self._marked((self._open[time] for time in sorted(windows)), final=False)]
+        rows = [row for window in windows for _, row in self._inside(window)]
+        rows += [row for time, row in self._open.items() if self._wide.floor_us(time) in windows]
+        return [self._made(rows, final=False)]
+
+    def _inside(self, window: int) -> Iterator[tuple[int, Row]]:
+        end = window + self._wide.us
+        return ((time, row) for time, row in self._rows.items() if window <= time < end)
+
+    def _made(self, rows: Iterable[Row], *, final: bool = True, correction: bool = False) -> pl.DataFrame:
+        """Wide candles of rows of theirs."""
+        base = frame_of(sorted(rows, key=lambda row: row[0]))
+        opens = self._wide.floor_expr(pl.col("open_time"))
+        marks = base.group_by(opens, maintain_order=True).agg(
+            pl.col("revision").max(), pl.col("partial").any()
+        )
+        wide = fold.widen(base.select(CANDLE_SCHEMA.names()), self._wide)
+        return _live(wide.join(marks, on="open_time", how="left", maintain_order="left"), final, correction)
+
+    def _marked(self, rows: Iterable[Row], *, final: bool = True, correction: bool = False) -> pl.DataFrame:
+        return _live(frame_of(rows), final, correction)
+
+    def _forget(self) -> None:
+        if self._base == self._wide:
+            if len(self._rows) > 2 * _REMEMBERED:
+                self._rows = dict(sorted(self._rows.items())[-_REMEMBERED:])
+            return
+        self._held_from = max(self._held_from, self._told_until - _WINDOWS * self._wide.us)
+        if next(iter(self._rows), self._held_from) < self._held_from:
+            self._rows = {time: row for time, row in sorted(self._rows.items()) if time >= self._held_from}
+
+
+def _live(candles: pl.DataFrame, final: bool, correction: bool) -> pl.DataFrame:
+    return candles.with_columns(
+        pl.col("revision").fill_null(0),
+        final=pl.lit(final),
+        correction=pl.lit(correction),
+    ).select(LIVE_SCHEMA.names())
+
+
+def history_frame(candles: pl.DataFrame) -> pl.DataFrame:
+    """Candles of history, with details, as LIVE_SCHEMA."""
+    return _live(candles.with_columns(partial=pl.lit(value=False)), final=True, correction=False)
