@@ -10,7 +10,7 @@ it, reads what was committed and goes on from there. The same happens when a tra
 
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from time import monotonic
 from typing import Protocol
@@ -85,6 +85,11 @@ class _Served:
         return work
 
 
+def _closed(taken: "Future[Transactions]") -> None:
+    if taken.exception() is None:
+        taken.result().drop()
+
+
 class CandleService:
     """One instance of the service; as many as there are partitions share the work."""
 
@@ -107,6 +112,7 @@ class CandleService:
         self._fetcher = Fetcher(history)
         self._served: dict[int, _Served] = {}
         self._failed: dict[int, float] = {}  # partitions that begin again, and when
+        self._taking: dict[int, Future[Transactions]] = {}
         self._lag: dict[int, int] = {}
         self._ticked = self._looked = 0.0
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="commit")
@@ -132,7 +138,7 @@ class CandleService:
     def revoked(self, partitions: Iterable[int]) -> None:
         """Give partitions up: what is due is committed first."""
         for partition in partitions:
-            self._failed.pop(partition, None)
+            self._give_up_failed(partition)
             served = self._served.pop(partition, None)
             if served is None:
                 continue
@@ -152,9 +158,9 @@ class CandleService:
     def lost(self, partitions: Iterable[int]) -> None:
         """Somebody else has the partitions already: nothing of ours may be committed."""
         for partition in partitions:
-            self._failed.pop(partition, None)
+            self._give_up_failed(partition)
             if (served := self._served.pop(partition, None)) is not None:
-                served.committer.close()
+                self._pool.submit(served.committer.drop)
                 self.metrics.rebalances.labels("lost").inc()
         self._say_assigned()
 
@@ -174,22 +180,35 @@ class CandleService:
         """Drop what was not committed, and begin again soon."""
         _LOG.warning("partition begins again", partition=partition, error=str(error))
         if (served := self._served.pop(partition, None)) is not None:
-            served.committer.close()
+            self._pool.submit(served.committer.drop)
         self._failed[partition] = monotonic() + _PAUSE_S
         self.metrics.restarts.inc()
         self._say_assigned()
 
     def _begin_again(self) -> None:
+        """Take over failed partitions again, beside the loop: a broker that starts takes long."""
         for partition, due in list(self._failed.items()):
-            if monotonic() < due:
+            taking = self._taking.get(partition)
+            if taking is None:
+                if monotonic() >= due:
+                    self._taking[partition] = self._pool.submit(self._outbox.transactions, partition)
                 continue
+            if not taking.done():
+                continue
+            del self._taking[partition]
             try:
-                begin = self._begin(partition, self._outbox.transactions(partition))
+                begin = self._begin(partition, taking.result())
                 self._inbox.seek(partition, begin)
                 del self._failed[partition]
             except MarketDataError as error:
                 self._fail(partition, error)
         self._say_assigned()
+
+    def _give_up_failed(self, partition: int) -> None:
+        """Somebody else begins this partition again."""
+        self._failed.pop(partition, None)
+        if (taking := self._taking.pop(partition, None)) is not None:
+            taking.add_done_callback(_closed)
 
     def _say_assigned(self) -> None:
         self.metrics.assigned.set(len(self._served))

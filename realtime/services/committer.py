@@ -44,6 +44,10 @@ class Transactions(Protocol):
         """Give it up; what is open is aborted."""
         ...
 
+    def drop(self) -> None:
+        """Give it up at once; whoever takes it over aborts what is open."""
+        ...
+
 
 class Committer:
     """Commits one piece of work after the other, in a thread, so that trades do not wait for the broker."""
@@ -94,6 +98,13 @@ class Committer:
         if running is not None:
             running.exception()
         self._transactions.close()
+
+    def drop(self) -> None:
+        """The same at once: nothing is aborted, and a transaction under way may end either way."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.exception()
+        self._transactions.drop()
 
     def _commit(self, work: Work, checkpoint: Checkpoint) -> float:
         began = monotonic()

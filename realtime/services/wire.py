@@ -193,6 +193,11 @@ class PartitionTransactions:
         """Abort what is open."""
         self._producer.close()
 
+    def drop(self) -> None:
+        """Abort nothing: it would wait for a broker that is away, and a successor aborts it anyway."""
+        self._producer.dead = True
+        self._producer.close()
+
     def _refused(self, work: Work, checkpoint: Checkpoint) -> Iterator[DeadLetter]:
         """Trades the core has refused: the message was good by the clock of a moment ago."""
         topic, partition = self._place

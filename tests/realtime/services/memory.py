@@ -59,6 +59,8 @@ class MemoryTransactions:
     def close(self) -> None:
         pass
 
+    drop = close
+
 
 class MemoryInbox:
     """Hands out a message or two of each partition a turn."""
