@@ -1,6 +1,7 @@
 """Live candles of the provider: history, the topic, and the seam between them, on a real broker."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ from marketdata.market import Market
 from marketdata.provider.growing import LIVE_SCHEMA
 from marketdata.provider.live import LiveCandles
 from marketdata.settings import Settings
+from tests.kafka.broker import Broker
 from tests.lake.world import BTC, ETH, at, manifest_of, trades_of
 
 NUMBERS = count(1)
@@ -119,9 +121,12 @@ def world(broker: str, tmp_path: Path) -> Iterator[World]:
 def take(live: LiveCandles, rows: int) -> pl.DataFrame:
     """The next so many candles, all frames together."""
     frames: list[pl.DataFrame] = []
+    guard = threading.Timer(30, live.stop)
+    guard.start()
     while sum(map(len, frames)) < rows:
         frames.append(next(live))
         assert frames[-1].schema == LIVE_SCHEMA
+    guard.cancel()
     return pl.concat(frames)
 
 
@@ -326,11 +331,25 @@ def test_without_kafka_it_is_said_what_to_set(
             provider.live(BTC, "1mm")
 
 
-def test_a_topic_that_is_not_there_and_a_broker_that_is_gone_are_errors(world: World) -> None:
+def test_a_topic_that_is_not_there_is_an_error_that_says_how_to_create_it(world: World) -> None:
     world.hold(NOON)
     other = world.settings.model_copy(update={"kafka_topic_prefix": "nothing-of-this-name"})
     with Provider(other, lake=world.lake) as provider, pytest.raises(UsageError, match="stream topics"):
         next(provider.live(BTC, "1m"))
+
+
+def test_a_broker_that_comes_back_goes_on_where_it_was(own_broker: Broker, tmp_path: Path) -> None:
+    world = World(own_broker.bootstrap, tmp_path)
+    world.hold(NOON)
+    world.say(world.candles("1m", NOON, NOON + minutes(1)))
+    world.now = NOON + minutes(1)
+    live = world.live(n=5)
+    before = take(live, 5)
+    own_broker.stop()
+    own_broker.start()
+    world.say(world.candles("1m", NOON + minutes(1), NOON + minutes(4)))
+    same(pl.concat([before, take(live, 3)]), world.candles("1m", NOON - minutes(4), NOON + minutes(4)))
+    world.close()
 
 
 def test_the_asynchronous_stream_gives_the_same_and_loses_nothing_to_a_timeout(world: World) -> None:

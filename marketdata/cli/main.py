@@ -109,11 +109,26 @@ def candles(
     output: Output = None,
     rows: Rows = 20,
     chart: Annotated[bool, typer.Option("--chart", help="Draw them in the terminal instead.")] = False,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Then the live ones, until Ctrl-C; a line each (table, csv, json)."),
+    ] = False,
 ) -> int:
     """Print candles of the store where one is configured, else of the lake.
 
     An interval without trades has no candle. Days that are not there are named on stderr.
     """
+    if follow:
+        from marketdata.cli.follow import run_follow
+
+        return run_follow(
+            market,
+            interval,
+            Asked(start, end, last),
+            format=format,
+            rows=rows,
+            unfit={"--fill": fill is not None, "--chart": chart, "--output": output is not None},
+        )
     from marketdata.cli.read import run_candles
 
     return run_candles(

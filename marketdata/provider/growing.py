@@ -23,10 +23,11 @@ MARKS = pl.Schema(
 LIVE_SCHEMA = pl.Schema({**CANDLE_SCHEMA, **MARKS})
 # Candles of the narrower interval: what history and the topic both give.
 BASE_SCHEMA = pl.Schema({**CANDLE_SCHEMA, "revision": pl.Int32(), "partial": pl.Boolean()})
-# How many candles are remembered, to know a repeat from a correction.
+# How many candles of ``base`` are remembered at least; and of a wider interval, how many of its own.
 _REMEMBERED = 5_000
-# Of a wider interval, how many of its candles can be made anew without asking history.
 _WINDOWS = 3
+# Candles of long ago that are fewer than this apart are asked for together.
+_STRETCH = 100
 _COUNT = list(CANDLE_SCHEMA).index("trade_count")
 
 # open_time in microseconds first; then the values of BASE_SCHEMA's other columns, times in microseconds.
@@ -77,14 +78,14 @@ class Growing:
         wide: Interval,
         *,
         told_until: int,
-        reload: Callable[[int], pl.DataFrame],
+        reload: Callable[[int, int], pl.DataFrame],
         running: bool = False,
     ) -> None:
         """Nothing is known yet.
 
         Args:
             told_until: candles that open before this have been yielded.
-            reload: gives what history has of ``base`` inside the wide candle that opens then, BASE_SCHEMA.
+            reload: gives what history has of ``base`` between two times, BASE_SCHEMA.
             running: yield candles that are not over, too.
         """
         self._base, self._wide, self._reload, self._running = base, wide, reload, running
@@ -110,6 +111,7 @@ class Growing:
         Returns:
             LIVE_SCHEMA: corrections and finals by ``open_time``, then running ones.
         """
+        self._recall(finals)
         changed: set[int] = set()
         for row in rows_of(finals):
             known = self._rows.get(row[0])
@@ -133,18 +135,20 @@ class Growing:
         """Candles made anew that had been told, or whose place had been passed."""
         windows = sorted({self._wide.floor_us(time) for time in changed})
         past = [window for window in windows if window < self._told_until]
+        if not past:
+            return []
         if self._base == self._wide:
-            return [self._marked((self._rows[time] for time in past), correction=True)] if past else []
-        made = []
-        for window in past:
-            if window < self._held_from:
-                again = {row[0]: row for row in rows_of(self._reload(window))}
-                newer = {time: row for time, row in self._inside(window) if is_newer(row, again.get(time))}
-                rows = again | newer
-            else:
-                rows = dict(self._inside(window))
-            made.append(self._made(rows.values(), correction=True))
-        return made
+            return [self._marked((self._rows[time] for time in past), correction=True)]
+        rows = [row for window in past for _, row in self._inside(window)]
+        return [self._made(rows, correction=True)]
+
+    def _recall(self, finals: pl.DataFrame) -> None:
+        """Ask history for what candles of long ago are to be compared with."""
+        times = finals["open_time"].to_physical().unique().to_list()
+        windows = sorted({self._wide.floor_us(time) for time in times if time < self._held_from})
+        for first, last in _stretches(windows, _STRETCH * self._wide.us):
+            held = rows_of(self._reload(first, last + self._wide.us))
+            self._rows = {row[0]: row for row in held} | self._rows
 
     def _closed(self) -> list[pl.DataFrame]:
         """Candles that are over and were not told yet."""
@@ -192,13 +196,23 @@ class Growing:
         return _live(frame_of(rows), final, correction)
 
     def _forget(self) -> None:
-        if self._base == self._wide:
-            if len(self._rows) > 2 * _REMEMBERED:
-                self._rows = dict(sorted(self._rows.items())[-_REMEMBERED:])
+        """Keep enough to know a repeat from a correction, and to make a wider candle anew."""
+        if len(self._rows) <= 2 * _REMEMBERED:
             return
-        self._held_from = max(self._held_from, self._told_until - _WINDOWS * self._wide.us)
-        if next(iter(self._rows), self._held_from) < self._held_from:
-            self._rows = {time: row for time, row in sorted(self._rows.items()) if time >= self._held_from}
+        rows = sorted(self._rows.items())
+        window = self._wide.floor_us(rows[-_REMEMBERED][0])
+        self._held_from = max(self._held_from, min(window, self._told_until - _WINDOWS * self._wide.us))
+        self._rows = {time: row for time, row in rows if time >= self._held_from}
+
+
+def _stretches(windows: list[int], gap: int) -> Iterator[tuple[int, int]]:
+    """First and last of neighbours that are at most a gap apart."""
+    first = None
+    for window, following in zip(windows, [*windows[1:], None], strict=False):
+        first = window if first is None else first
+        if following is None or following - window > gap:
+            yield first, window
+            first = None
 
 
 def _live(candles: pl.DataFrame, final: bool, correction: bool) -> pl.DataFrame:

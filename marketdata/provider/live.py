@@ -153,7 +153,7 @@ class LiveCandles(Iterator[pl.DataFrame]):
             asked.base,
             asked.interval,
             told_until=to_us(seam),
-            reload=lambda opens: self._base(from_us(opens), from_us(opens + asked.interval.us)),
+            reload=lambda first, end: self._base(from_us(first), from_us(end)),
             running=asked.running,
         )
         growing.know(self._settled(self._base(seam, max(seam, asked.base.ceil(now))), finals, now))

@@ -31,6 +31,7 @@ from tests.conftest import ROOT
 from tests.lake.world import BTC, manifest_of
 from tests.realtime.faults.world import day_of_trades
 
+PROGRAM = "from marketdata.cli.main import run; run()"
 NUMBERS = count(1)
 NAMES = CANDLE_SCHEMA.names()
 
@@ -90,11 +91,14 @@ def test_what_was_followed_is_what_history_says_later(settings: Settings, interv
             Provider(settings, lake=lake, clock=lambda: middle) as provider,
             provider.live(BTC, interval, start=begin) as live,
         ):
+            guard = threading.Timer(30, live.stop)
+            guard.start()
             found.append(next(live))
             send(settings, trades[late:])
             last = fold(trades[:-1], interval)["open_time"][-1]
             while found[-1]["open_time"][-1] < last:
                 found.append(next(live))
+            guard.cancel()
     hold(settings, trades)
     with Provider(settings, lake=lake, clock=lambda: end) as provider:
         history = provider.candles(BTC, interval, begin, last + timedelta(microseconds=1))
@@ -114,8 +118,8 @@ def test_the_command_and_the_example_follow_until_they_are_interrupted(
     trades = day_of_trades(12, 6_000, 2.0)
     hold(settings, trades[:4_000])
     what = {
-        "command": ["-m", "marketdata", "candles", str(BTC), "-i", "1m", "--follow", "--format", "csv"],
-        "example": ["examples/crossings.py", str(BTC), "1m", "--live"],
+        "command": ["-c", PROGRAM, "candles", str(BTC), "-i", "1s", "--follow", "--format", "csv"],
+        "example": ["examples/crossings.py", str(BTC), "1s", "--live"],
     }[program]
     environment = {
         **os.environ,
@@ -136,9 +140,12 @@ def test_the_command_and_the_example_follow_until_they_are_interrupted(
             text=True,
         )
         assert process.stdout is not None
+        guard = threading.Timer(30, process.kill)
+        guard.start()
         lines = [process.stdout.readline() for _ in range(4)]
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
+        guard.cancel()
     assert all(lines)
     assert "Traceback" not in said
     assert process.returncode == 130
