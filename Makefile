@@ -44,7 +44,8 @@ bench: $(VENV)/.dev ## the benchmark table, with peers where they can be install
 	@$(BIN)/python -m bench $(ARGS)
 
 soak: $(VENV)/.dev ## every fault of the streamer many times, and ten minutes under load; about an hour
-	@MARKETDATA_SOAK=1 $(BIN)/python -m pytest -q tests/realtime/faults $(ARGS)
+	@MARKETDATA_SOAK=1 $(BIN)/python -m pytest -q --timeout=3600 tests/realtime/faults $(ARGS)
+	@$(BIN)/python -m bench soak
 
 parts: ## Debian's Chromium, Java, Maven and docker-compose for the tests that use them, where they are missing
 	@need=; command -v chromium >/dev/null || command -v google-chrome >/dev/null || need="$$need chromium"; \
