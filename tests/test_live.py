@@ -10,16 +10,19 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 from polars.testing import assert_frame_equal
 
 from examples.crossings import crossings
 from marketdata import AsyncProvider, Provider
+from marketdata.bus.look import Looker
 from marketdata.bus.messages import ARROW_CANDLES, JSON_CANDLES, UPDATE_SCHEMA, encode_candles, key_of
 from marketdata.bus.producer import Producer
 from marketdata.bus.topics import Topics, create_topics
 from marketdata.candle import CANDLE_SCHEMA
 from marketdata.completeness import content_hash
-from marketdata.errors import UnknownName, UsageError
+from marketdata.errors import NoData, UnknownName, UsageError
 from marketdata.fold import fold
 from marketdata.lake import Lake
 from marketdata.manifest import Status
@@ -336,6 +339,26 @@ def test_a_topic_that_is_not_there_is_an_error_that_says_how_to_create_it(world:
     other = world.settings.model_copy(update={"kafka_topic_prefix": "nothing-of-this-name"})
     with Provider(other, lake=world.lake) as provider, pytest.raises(UsageError, match="stream topics"):
         next(provider.live(BTC, "1m"))
+
+
+def test_a_hole_between_history_and_what_the_topic_has_kept_is_refused(
+    own_broker: Broker, tmp_path: Path
+) -> None:
+    world = World(own_broker.bootstrap, tmp_path)
+    world.hold(NOON)
+    world.say(world.candles("1m", NOON, NOON + minutes(30)))
+    with Looker(world.settings) as looker:
+        ends = looker.bounds([world.topics.candles])
+    dropped = [TopicPartition(*place, max(0, end - 10)) for place, (_, end) in ends.items()]
+    admin = AdminClient({"bootstrap.servers": own_broker.bootstrap})
+    for done in admin.delete_records(dropped).values():
+        done.result(10)
+    with pytest.raises(NoData, match=r"ends at 2025-06-02T11:59:00Z, .* begins at 2025-06-02T12:20:00Z"):
+        next(world.live())
+    world.hold(NOON + minutes(21))
+    world.now = NOON + minutes(30)
+    same(take(world.live(n=40), 40), world.candles("1m", NOON - minutes(10), NOON + minutes(30)))
+    world.close()
 
 
 def test_a_broker_that_comes_back_goes_on_where_it_was(own_broker: Broker, tmp_path: Path) -> None:
