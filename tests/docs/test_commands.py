@@ -208,13 +208,48 @@ def programs(document: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if programs(d)], ids=name)
-def test_the_programs_of_a_document_run(document: Path, folder: Path, environment: Environment) -> None:
+def test_the_programs_of_a_document_run(
+    document: Path, folder: Path, environment: Environment, request: pytest.FixtureRequest
+) -> None:
+    following = [program for program in programs(document) if ".live(" in program]
+    if following:
+        environment = environment | {
+            "MARKETDATA_KAFKA_BOOTSTRAP_SERVERS": request.getfixturevalue("broker"),
+            "MARKETDATA_KAFKA_TOPIC_PREFIX": f"programs.{document.stem}",
+        }
+        for command in ["marketdata stream topics", *commands(document)]:
+            call(command, folder, environment)
     for program in programs(document):
+        if program in following:
+            follow_and_interrupt(program, folder, environment)
+            continue
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", program], cwd=folder, env=environment,
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, f"{program}\n{done.stderr[-2000:]}"
+
+
+def follow_and_interrupt(program: str, folder: Path, environment: Environment) -> None:
+    """A program that follows the stream prints history, goes on, and ends with Ctrl-C."""
+    running = subprocess.Popen(
+        [sys.executable, "-W", "error", "-u", "-c", program], cwd=folder, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert running.stdout is not None
+        printed = running.stdout.readline()
+        time.sleep(1)
+        lasted = running.poll() is None
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=40)
+        assert printed, f"{program}\n{said[-2000:]}"
+        assert lasted, f"{program}\n{said[-2000:]}"
+        assert said.rstrip().endswith("KeyboardInterrupt"), said
+    finally:
+        if running.poll() is None:
+            running.kill()
+            running.communicate()
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if commands(d, "make")], ids=name)
