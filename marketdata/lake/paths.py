@@ -4,7 +4,9 @@ Keys are relative to the lake and use ``/`` everywhere. Names that start with ``
 over ``trades/`` or ``candles/`` meets them, and staged pages do not end in ``.parquet`` either.
 """
 
+import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -20,6 +22,7 @@ CandleKind = Literal["candles", "exchange_candles"]
 FILE = "part-0.parquet"
 LOCK = "lock"
 IMPORTS = "_imports"
+LEDGER = "ledger"
 PAGE = re.compile(r"page-(\d{6})\.arrow")
 _ROOTS: dict[Kind, str] = {
     "trades": "trades",
@@ -31,6 +34,7 @@ _FILE = re.compile(
     r"(?P<root>trades|rejected/trades|candles|exchange_candles)/(?:interval=(?P<interval>\w+)/)?"
     r"exchange=(?P<exchange>[^/]+)/symbol=(?P<symbol>[^/]+)/date=(?P<date>\d{4}-\d\d-\d\d)/part-0\.parquet"
 )
+_LEDGER_FILE = re.compile(rf"{LEDGER}/date=(?P<date>\d{{4}}-\d\d-\d\d)/[0-9a-f]+\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +102,15 @@ def page_name(number: int) -> str:
 def import_key(digest: str) -> str:
     """Where it is kept that a source file was imported; ``digest`` is of its path."""
     return f"{IMPORTS}/{digest[:2]}/{digest}.json"
+
+
+def ledger_key(day: date, entries: Sequence[str]) -> str:
+    """Where entries of the ledger lie that were written together; the same entries lie in the same place."""
+    digest = hashlib.sha256("".join(entries).encode()).hexdigest()[:24]
+    return f"{LEDGER}/date={day.isoformat()}/{digest}.parquet"
+
+
+def ledger_day(key: str) -> date | None:
+    """The day on which the entries at ``key`` were written; ``None`` when it is no file of the ledger."""
+    match = _LEDGER_FILE.fullmatch(key)
+    return None if match is None else date.fromisoformat(match["date"])
