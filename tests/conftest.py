@@ -1,7 +1,7 @@
 """What all tests share."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("real parts are required, but tests were skipped")
         for report in skipped:
             terminalreporter.line(f"{report.nodeid}: {report.longrepr[2]}")
-    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
-        for log in LOGS:
-            if text := tail(log):
-                terminalreporter.section(f"the end of {log}")
-                terminalreporter.line(text)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows what the brokers of its process have said."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"the end of {log}", text) for log in LOGS if (text := tail(log))]
+    return report
 
 
 def _unexcused(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
