@@ -7,7 +7,7 @@ The ``.env`` of the current folder is read; the environment goes before it. ``.e
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -20,20 +20,23 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from marketdata.errors import UnknownName, UsageError
 from marketdata.market import Market
+from marketdata.thresholds import Thresholds
 
 PREFIX = "MARKETDATA_"
 ENV_FILE = ".env"
 KAFKA_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
 _KEYS = ("exchange", "symbol", "since")
+_QUALITY = "quality"
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg2", "postgresql+psycopg")
 
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """A market that is collected, and the first UTC day that is wanted of it."""
+    """A market that is collected, the first UTC day that is wanted of it, and what is odd there."""
 
     market: Market
     since: date
+    quality: Thresholds = field(default_factory=Thresholds)
 
 
 class Settings(BaseSettings):
@@ -314,8 +317,8 @@ def read_market_file(path: Path) -> tuple[Tracked, ...]:
 
 def _tracked(entry: dict[str, Any], where: str) -> Tracked:
     for key in entry:
-        if key not in _KEYS:
-            raise UnknownName(key, kind=f"key in {where}:", known=_KEYS)
+        if key not in (*_KEYS, _QUALITY):
+            raise UnknownName(key, kind=f"key in {where}:", known=[*_KEYS, _QUALITY])
     for key in _KEYS:
         if key not in entry:
             msg = f"There is no {key} in {where}."
@@ -329,7 +332,11 @@ def _tracked(entry: dict[str, Any], where: str) -> Tracked:
     if type(since) is not date:
         msg = f"In {where}: since = {since!r} of {market} is not a date."
         raise UsageError(msg, hint="Write it without quotes: since = 2024-01-01")
-    return Tracked(market, since)
+    quality = entry.get(_QUALITY, {})
+    if not isinstance(quality, dict):
+        msg = f"In {where}: quality = {quality!r} of {market} is no table."
+        raise UsageError(msg, hint="Write its thresholds under [market.quality].")
+    return Tracked(market, since, Thresholds.of(quality, where))
 
 
 def _expanded(path: Path) -> Path:

@@ -18,6 +18,8 @@ PURE = (
     "fold",
     "completeness",
     "quality",
+    "thresholds",
+    "profile",
     "reconcile",
 )
 PURE_LIBRARIES = {"polars", "numpy", "orjson"}

@@ -30,7 +30,8 @@ def test_more_repeats_can_be_allowed() -> None:
 def test_a_hole_is_found_after_the_trade_before_it() -> None:
     found = id_holes(TRADES.filter(~pl.col("trade_id").is_in([4, 5, 8])))
     after_three = MIDNIGHT + timedelta(seconds=3)
-    assert found.rows()[0] == ("id hole", after_three, 4, 2.0)
+    assert found.select("rule", "time", "trade_id", "value").rows()[0] == ("id hole", after_three, 4, 2.0)
+    assert found["detail"][0] == "Ids 4 to 5 are missing."
     assert found["trade_id"].to_list() == [4, 8]
 
 

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from marketdata.errors import MarketDataError, UnknownName, UsageError
 from marketdata.market import Market
 from marketdata.settings import Settings, Tracked, read_market_file
+from marketdata.thresholds import Thresholds
 from tests.conftest import ROOT
 
 NAMES = [f"MARKETDATA_{name.upper()}" for name in Settings.model_fields]
@@ -171,6 +172,16 @@ GOOD = '[[market]]\nexchange = "kraken"\nsymbol = "BTC/USD"\nsince = 2025-06-01\
         (GOOD.replace("BTC/USD", "BTCUSD"), ["'BTCUSD'", "line 1", "BTC/USD"]),
         (GOOD.replace("2025-06-01", '"2025-06-01"'), ["since = '2025-06-01'", "line 1", "without quotes"]),
         (GOOD.replace("2025-06-01", "2025-06-01T00:00:00Z"), ["not a date", "line 1"]),
+        (GOOD + "quality = 3", ["quality = 3", "no table", "line 1"]),
+        (GOOD + "[market.quality]\ngap_byond = 3", ["'gap_byond'", "'gap_beyond'", "line 1"]),
+        (GOOD + GOOD.replace("BTC", "ETH") + "[market.quality]\ngap_beyond = 0.5", ["at least 1", "line 6"]),
+        (GOOD + '[market.quality]\ngap_beyond = "8"', ["gap_beyond = '8'", "a number"]),
+        (GOOD + "[market.quality]\ngap_beyond = nan", ["gap_beyond = nan", "a number"]),
+        (GOOD + "[market.quality]\nvolume_times = inf", ["volume_times = inf", "a number"]),
+        (GOOD + "[market.quality]\ngaps_ms = [5000, 500]", ["gaps_ms = [5000, 500]", "ascending"]),
+        (GOOD + "[market.quality]\ngaps_ms = []", ["gaps_ms = []", "ascending"]),
+        (GOOD + "[market.quality]\nsame_at_most = true", ["same_at_most = True", "whole number"]),
+        (GOOD + "[market.quality]\nrejected_share = 2", ["from 0 to 1"]),
     ],
 )
 def test_a_wrong_market_file_is_named_with_entry_and_line(
@@ -180,6 +191,13 @@ def test_a_wrong_market_file_is_named_with_entry_and_line(
     with pytest.raises(UsageError) as caught:
         read_market_file(path)
     assert [word for word in [str(path), *words] if word not in str(caught.value)] == []
+
+
+def test_a_market_has_its_own_thresholds_and_the_defaults_for_the_rest(tmp_path: Path) -> None:
+    text = GOOD + "[market.quality]\ngaps_ms = [1000]\nprice_at_least = 0.002\n" + GOOD.replace("BTC", "ETH")
+    bitcoin, ether = read_market_file(market_file(tmp_path, text))
+    assert bitcoin.quality == Thresholds(gaps_ms=(1000,), price_at_least=0.002)
+    assert ether.quality == Thresholds()
 
 
 def test_a_market_file_that_is_absent_or_no_text_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from marketdata.lake.paths import CandleKind, Kind, Part
 from marketdata.lake.stage import Stage, staged
 from marketdata.manifest import Manifest
 from marketdata.market import Market
+from marketdata.quality import FINDING_SCHEMA
 from marketdata.settings import Settings
 from marketdata.trade import REJECT_SCHEMA, TRADE_SCHEMA, empty_rejects, in_order
 
@@ -161,8 +162,10 @@ class Lake:
         self, kind: CandleKind, market: Market, day: date, interval: str | Interval
     ) -> dict[str, str] | None:
         """The facts kept with the candles of a day; ``None`` when there is no such file."""
-        key = Part(kind, market, day, Interval.parse(interval)).key
-        metadata = parquet.read_metadata(self.storage, key)
+        return self._facts(Part(kind, market, day, Interval.parse(interval)))
+
+    def _facts(self, part: Part) -> dict[str, str] | None:
+        metadata = parquet.read_metadata(self.storage, part.key)
         if metadata is None:
             return None
         facts: dict[str, str] = orjson.loads(metadata.get(_FACTS, b"{}"))
@@ -183,6 +186,32 @@ class Lake:
             for key in self._keys("rejects", market, start, end)
         ]
         return pl.concat(frames) if frames else empty_rejects()
+
+    def write_findings(
+        self, market: Market, day: date, findings: pl.DataFrame, *, facts: dict[str, str]
+    ) -> int:
+        """Put what is odd about a day in place of what was said before; no row says that nothing is.
+
+        Args:
+            findings: FINDING_SCHEMA.
+            facts: short facts that are kept in the file, see :meth:`findings_facts`.
+        """
+        body = orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)
+        return self._write(
+            Part("findings", market, day), findings.select(FINDING_SCHEMA.names()), {_FACTS: body}
+        )
+
+    def read_findings(self, market: Market, start: datetime, end: datetime) -> pl.DataFrame:
+        """What is odd about the days touched by ``[start, end)``, FINDING_SCHEMA, day after day."""
+        frames = [
+            parquet.read(self.storage, key, FINDING_SCHEMA)
+            for key in self._keys("findings", market, start, end)
+        ]
+        return pl.concat(frames) if frames else FINDING_SCHEMA.to_frame()
+
+    def findings_facts(self, market: Market, day: date) -> dict[str, str] | None:
+        """The facts kept with the findings of a day; ``None`` when it was not looked at."""
+        return self._facts(Part("findings", market, day))
 
     def _write(self, part: Part, frame: pl.DataFrame, metadata: dict[bytes, bytes]) -> int:
         return files.put(self.storage, part.key, lambda stream: parquet.write(frame, metadata, stream))

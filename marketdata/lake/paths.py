@@ -16,7 +16,7 @@ from marketdata.errors import UsageError
 from marketdata.interval import Interval
 from marketdata.market import Market, symbol_from_slug
 
-Kind = Literal["trades", "rejects", "candles", "exchange_candles"]
+Kind = Literal["trades", "rejects", "candles", "exchange_candles", "findings"]
 CandleKind = Literal["candles", "exchange_candles"]
 
 FILE = "part-0.parquet"
@@ -29,9 +29,10 @@ _ROOTS: dict[Kind, str] = {
     "rejects": "rejected/trades",
     "candles": "candles",
     "exchange_candles": "exchange_candles",
+    "findings": "findings",
 }
 _FILE = re.compile(
-    r"(?P<root>trades|rejected/trades|candles|exchange_candles)/(?:interval=(?P<interval>\w+)/)?"
+    r"(?P<root>trades|rejected/trades|candles|exchange_candles|findings)/(?:interval=(?P<interval>\w+)/)?"
     r"exchange=(?P<exchange>[^/]+)/symbol=(?P<symbol>[^/]+)/date=(?P<date>\d{4}-\d\d-\d\d)/part-0\.parquet"
 )
 _LEDGER_FILE = re.compile(rf"{LEDGER}/date=(?P<date>\d{{4}}-\d\d-\d\d)/[0-9a-f]+\.parquet")
