@@ -18,6 +18,7 @@ PURE = (
     "fold",
     "completeness",
     "quality",
+    "outage",
     "thresholds",
     "profile",
     "reconcile",
