@@ -134,7 +134,7 @@ def outages_of_day(
     return _outages(held, manifest, _theirs(lake, market, day))
 
 
-def outage_entry(market: Market, outage: Outage, at: datetime) -> Entry:
+def outage_entry(market: Market, outage: Outage, at: datetime, *, run_id: str = "") -> Entry:
     """What the ledger says of an outage: nobody has more, so nothing is asked for again."""
     return Entry(
         at,
@@ -147,6 +147,7 @@ def outage_entry(market: Market, outage: Outage, at: datetime) -> Entry:
         outage.end,
         f"The exchange itself had no trade from {_clock(outage.start)} to {_clock(outage.end)} UTC. "
         f"{outage.evidence}",
+        run_id=run_id,
     )
 
 

@@ -35,6 +35,10 @@ class Profile:
         explained = sum(self.counts.values()) - sum(self.suspicious.values())
         return f"{said} in {self.rows:,} trades" + (f"; {explained:,} explained." if explained else ".")
 
+    def with_findings(self, more: pl.DataFrame) -> "Profile":
+        """The same with further findings (FINDING_SCHEMA)."""
+        return _profile(pl.concat([self.findings, more]), self.rows, self.rejected)
+
 
 def profile(
     trades: pl.DataFrame,
@@ -83,9 +87,12 @@ def profile(
         found += [holes, quality.out_of_order(trades, more_than=back)]
     if "received" in trades.columns:
         found.append(quality.clock_skew(trades, more_than=timedelta(milliseconds=limits.skew_ms)))
-    findings = pl.concat(found).sort("time", "rule", "trade_id", maintain_order=True)
-    odd = findings.filter("suspicious")
-    return Profile(findings, len(trades), refused, _by_rule(findings), _by_rule(odd))
+    return _profile(pl.concat(found), len(trades), refused)
+
+
+def _profile(findings: pl.DataFrame, rows: int, rejected: Mapping[str, int]) -> Profile:
+    ordered = findings.sort("time", "rule", "trade_id", maintain_order=True)
+    return Profile(ordered, rows, rejected, _by_rule(ordered), _by_rule(ordered.filter("suspicious")))
 
 
 def _by_rule(findings: pl.DataFrame) -> dict[str, int]:

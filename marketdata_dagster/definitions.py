@@ -10,6 +10,7 @@ from marketdata_dagster.defs import (
     candles,
     exchange_candles,
     partitions,
+    quality,
     schedules,
     sensors,
     store_candles,
@@ -43,8 +44,10 @@ def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
         raw = trades.build(exchange, days, policy)
         folded = candles.build(exchange, days, policy, raw)
         theirs = exchange_candles.build(exchange, days, policy)
-        made = [raw, folded, theirs]
+        odd = quality.build(exchange, days, policy, raw)
+        made = [raw, folded, theirs, odd]
         asset_checks += checks.build(exchange, days, raw, folded, theirs)
+        asset_checks.append(quality.check(exchange, days, odd))
         if store:
             stored = store_trades.build(exchange, days, policy, raw)
             made += [stored, store_candles.build(exchange, days, policy, folded)]

@@ -2,7 +2,7 @@
 
 The UI shows Markdown in place up to 999 characters and hides longer text behind a button; images given as
 ``data:`` URIs are shown. So a day is drawn as a PNG of four colours and a few hundred bytes: candles above,
-volume below.
+volume below, and where something is marked, a line of dots on top.
 """
 
 import struct
@@ -22,6 +22,7 @@ INLINE_LIMIT = 999
 _PALETTE = bytes.fromhex("ffffff2e9e6bd1495b8e8aa0")
 _RISING, _FALLING, _VOLUME = 1, 2, 3
 _CANDLE_ROWS, _VOLUME_ROWS, _SLOT = 72, 18, 8
+_MARK_ROWS, _MARK_GAP = 4, 3
 _DAY_US = 86_400_000_000
 
 Canvas = np.ndarray[Any, np.dtype[np.uint8]]
@@ -42,19 +43,23 @@ def of_trades(trades: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def of_day(candles: pl.DataFrame, day: date) -> str:
+def of_day(candles: pl.DataFrame, day: date, marks: pl.Series | None = None) -> str:
     """Markdown with a picture of the day, never longer than INLINE_LIMIT.
 
     Args:
         candles: of that day, sorted, any interval that divides 30 minutes; columns as in CANDLE_SCHEMA.
         day: the UTC day, drawn from midnight to midnight.
+        marks: times (TIME) over which a red dot stands.
     """
     if candles.is_empty():
         return "No trades."
     low, high = float(candles["low"].min()), float(candles["high"].max())  # type: ignore[arg-type]
     caption = f"\n\n{low:.10g} to {high:.10g}, 00:00 to 24:00 UTC"
     for slots in (48, 24):
-        png = _png(_draw(candles, day, slots))
+        canvas = _draw(candles, day, slots)
+        if marks is not None:
+            canvas = _marked(canvas, marks, day, slots)
+        png = _png(canvas)
         text = f"![{day}](data:image/png;base64,{b64encode(png).decode()}){caption}"
         if len(text) <= INLINE_LIMIT:
             return text
@@ -89,6 +94,17 @@ def _draw(candles: pl.DataFrame, day: date, slots: int) -> Canvas:
         tall = max(1, round(volume / most * _VOLUME_ROWS)) if most > 0 else 0
         canvas[len(canvas) - tall :, body] = _VOLUME
     return canvas
+
+
+def _marked(canvas: Canvas, marks: pl.Series, day: date, slots: int) -> Canvas:
+    """The canvas under a strip with a dot over each slot that holds a mark."""
+    strip = np.zeros((_MARK_ROWS + _MARK_GAP, canvas.shape[1]), dtype=np.uint8)
+    wide = canvas.shape[1] // slots
+    at = (marks.to_physical().to_numpy() - to_us(day_window(day)[0])) * slots // _DAY_US
+    for slot in np.unique(at[(at >= 0) & (at < slots)]).tolist():
+        middle = slot * wide + wide // 2
+        strip[:_MARK_ROWS, middle - _MARK_ROWS // 2 : middle + _MARK_ROWS // 2] = _FALLING
+    return np.concatenate([strip, canvas])
 
 
 def _png(canvas: Canvas) -> bytes:
