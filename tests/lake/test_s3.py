@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from marketdata import reading
 from marketdata.errors import CorruptFile, StorageError, TransientError, UsageError
 from marketdata.fetching import fetch_day
 from marketdata.fold import fold
-from marketdata.lake import Lake
+from marketdata.lake import Lake, ledger, paths
 from marketdata.lake.duck import connect
+from marketdata.ledger import to_frame
 from marketdata.manifest import day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
 from marketdata.sources.base import Page
 from tests.lake.world import BTC, DAY, ETH, NEXT, NOW, PagedSource, manifest_of, trades_of
+from tests.test_ledger import a_case, finding
 
 
 @pytest.fixture
@@ -67,6 +70,16 @@ def test_a_fetch_into_s3_is_staged_and_resumed(lake: Lake) -> None:
     assert (report.resumed_pages, source.asked) == (2, [2, 3, 4, 5])
     assert_frame_equal(lake.read_trades(BTC, *day_window(DAY)), trades_of(DAY))
     assert lake.storage.files("_staging") == []
+
+
+def test_the_ledger_on_s3_is_merged_and_reads_as_it_was_written(lake: Lake) -> None:
+    story = a_case()
+    for entry in story:
+        ledger.append(lake, [entry])
+    tomorrow = finding(at=story[0].at + timedelta(days=1))
+    ledger.append(lake, [tomorrow])
+    assert len(lake.storage.files(paths.LEDGER)) == 2
+    assert_frame_equal(ledger.read(lake), to_frame([*story, tomorrow]).unique("entry_id").sort("at"))
 
 
 def test_sql_over_s3_opens_only_the_files_it_needs(lake: Lake) -> None:
