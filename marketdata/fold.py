@@ -39,6 +39,8 @@ _SUMS = ("volume", "quote_volume", "trade_count", *_TAKER)
 _BLOCK = 1 << 17
 _SLICE = 1 << 20
 _BUY, _UNKNOWN = 0, 255  # places in the enumeration of sides
+_PLACE = {"buy": _BUY, "sell": 1, None: _UNKNOWN}
+_FEW = 1_000
 _NUMBERS = ("time", "price", "amount", "trade_id", "fills")
 
 
@@ -262,6 +264,8 @@ def _values(column: pl.Series) -> np.ndarray[Any, Any]:
 def _sides(column: pl.Series) -> tuple[np.ndarray[Any, Any], bool]:
     """Places in the enumeration of sides, and whether any side is unknown."""
     unknown = column.null_count() > 0
+    if len(column) <= _FEW:  # to_physical takes 60 us whatever their number
+        return np.array([_PLACE[side] for side in column.to_list()]), unknown
     places = column.to_physical()
     return (places.fill_null(_UNKNOWN) if unknown else places).to_numpy(), unknown
 

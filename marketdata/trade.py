@@ -66,7 +66,7 @@ def is_in_order(trades: pl.DataFrame) -> bool:
         return False
     if trade_id.is_sorted():
         return True
-    same_time = time.to_physical().diff() == 0
+    same_time = time.cast(pl.Int64).diff() == 0
     return not (same_time & (trade_id.diff() < 0)).any()
 
 

@@ -112,14 +112,14 @@ class Windows:
     def add(self, trades: pl.DataFrame, now: int, *, offset: int | None, replay: bool) -> Update:
         update = Update(self._market)
         trades = in_order(trades)
-        time = trades["time"].to_physical().to_numpy()
+        time = trades["time"].cast(pl.Int64).to_numpy()
         self._settle(now, replay=replay)
         limit = self._newest if replay else now + self._future
         if len(time) and time[-1] > limit:
             if not replay:  # in a replay it was refused before
                 update.refused = trades.filter(pl.Series(time > limit))
             trades = trades.filter(pl.Series(time <= limit))
-            time = trades["time"].to_physical().to_numpy()
+            time = trades["time"].cast(pl.Int64).to_numpy()
         fresh = self._seen.unseen(trades["trade_id"].to_numpy())
         if not fresh.all():
             update.repeated = len(fresh) - int(fresh.sum())
@@ -165,7 +165,7 @@ class Windows:
         if start is None:
             return update
         trades = in_order(history)
-        time = trades["time"].to_physical().to_numpy()
+        time = trades["time"].cast(pl.Int64).to_numpy()
         wanted = (time >= start) & (time <= self._newest)
         trades = trades.filter(pl.Series(wanted))
         fresh = self._seen.unseen(trades["trade_id"].to_numpy())

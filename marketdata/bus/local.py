@@ -26,7 +26,9 @@ START_S, STOP_S, RESOLVE_S = 60.0, 30.0, 600.0
 LOGS: list[Path] = []
 
 _INFO = "-Dorg.slf4j.simpleLogger.showDateTime=true"
-_JAVA = [_INFO, "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+_JAVA = [_INFO, "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-Xshare:auto"]
+# Soon up, at the price of its speed later on.
+_SOON = ["-XX:TieredStopAtLevel=1"]
 _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
@@ -109,17 +111,19 @@ def jars(pom: Path) -> Path:
 class Broker:
     """One broker and its data."""
 
-    def __init__(self, pom: Path) -> None:
+    def __init__(self, pom: Path, *, soon: bool = True) -> None:
         """Format its storage; it does not run yet.
 
         Args:
             pom: the Maven file that names Kafka's jars.
+            soon: it is up soon; else it is fast once it is warm.
 
         Raises:
             BrokerError: Java, Maven or the jars are missing.
         """
         if (absent := missing()) is not None:
             raise BrokerError(absent)
+        self._soon = soon
         self._folder = Path(tempfile.mkdtemp(prefix="marketdata-kafka-"))
         self._class_path = f"{jars(pom)}/*"
         self.port, controller = _free_ports(2)
@@ -209,7 +213,7 @@ class Broker:
             raise BrokerError(msg)
 
     def _java(self, *arguments: str) -> list[str]:
-        return ["java", *_JAVA, "-cp", self._class_path, *arguments]
+        return ["java", *_JAVA, *(_SOON if self._soon else []), "-cp", self._class_path, *arguments]
 
 
 def tail(log: Path, lines: int = 40) -> str:

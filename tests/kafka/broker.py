@@ -13,6 +13,6 @@ POM = Path(__file__).with_name("pom.xml")
 class Broker(local.Broker):
     """One broker and its data; its storage is formatted, and it does not run yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, soon: bool = True) -> None:
         """Of the jars of ``pom.xml``."""
-        super().__init__(POM)
+        super().__init__(POM, soon=soon)
