@@ -6,10 +6,10 @@ from datetime import date, datetime
 
 import polars as pl
 
+from marketdata import recording
 from marketdata.errors import CorruptFile, NoData
 from marketdata.evidence import OUTAGE, Outage, outage_entry, outages_of_day
 from marketdata.lake import Lake
-from marketdata.lake import ledger as lake_ledger
 from marketdata.ledger import Entry, Event, State
 from marketdata.manifest import Ids, Manifest, day_window
 from marketdata.market import Market
@@ -83,7 +83,7 @@ def profile_day(
     before = _held(lake, market, day)
     entries = list(_entries(found.findings, before, market=market, day=day, now=now, run_id=run_id))
     # The ledger first: a run that is killed between the two finds the same difference again.
-    recorded = lake_ledger.append(lake, entries) if entries else 0
+    recorded = recording.record(settings, lake, entries) if entries else 0
     facts = {"trades": manifest.content_hash, "findings": str(len(found.findings))}
     lake.write_findings(market, day, found.findings, facts=facts)
     if settings.database_url is not None:

@@ -1,0 +1,2 @@
+DROP VIEW v_finding;
+DROP TABLE finding;
