@@ -175,9 +175,38 @@ class Settings(BaseSettings):
     publish_backfill: Annotated[
         bool, Field(description="Whether a backfill also publishes each page to Kafka as it is fetched.")
     ] = False
+    repair_days: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=366,
+            description="Missing days are asked for by themselves so far back; 0: never.",
+        ),
+    ] = 14
+    repair_at_once: Annotated[
+        int, Field(ge=1, le=100, description="Days that are being repaired at once, at most.")
+    ] = 10
+    repair_attempts: Annotated[
+        int, Field(ge=1, le=50, description="How often the repair of a day is tried before an alert.")
+    ] = 5
+    repair_pauses_minutes: Annotated[
+        str,
+        Field(
+            pattern=r"^\d{1,4}(,\d{1,4}){0,9}$",
+            description="Minutes after the first, second, ... attempt that did not help; the last repeats.",
+        ),
+    ] = "5,30,120"
     dagster_database_url: Annotated[
         SecretStr | None,
         Field(description="PostgreSQL URL of the Dagster instance. Default: SQLite in HOME."),
+    ] = None
+    dagster_url: Annotated[
+        str | None,
+        Field(description="URL of Dagster's UI, for links in alerts. Default: none, or the one of make up."),
+    ] = None
+    alert_webhook: Annotated[
+        SecretStr | None,
+        Field(description="Webhook (Slack-compatible) that alerts go to. Default: they go to the log alone."),
     ] = None
 
     @field_validator("home", "markets", "kafka_ca_file")
@@ -192,7 +221,7 @@ class Settings(BaseSettings):
         """The same for a lake on this machine."""
         return lake if lake is None or "://" in lake else str(_expanded(Path(lake)))
 
-    @field_validator("kraken_url", "binance_url", "binance_archive_url", "s3_endpoint_url")
+    @field_validator("kraken_url", "binance_url", "binance_archive_url", "s3_endpoint_url", "dagster_url")
     @classmethod
     def _http(cls, url: str | None) -> str | None:
         if url is not None and (not url.startswith(("http://", "https://")) or not urlsplit(url).hostname):
@@ -239,6 +268,22 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError(msg) from None
         if not usable or len(parts.path) < 2:
+            raise ValueError(msg)
+        return url
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _webhook(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse what is no URL. Whoever knows a webhook can write to it: no message repeats any of it."""
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url.get_secret_value())
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            msg = "it is no http:// or https:// URL"
             raise ValueError(msg)
         return url
 

@@ -9,6 +9,7 @@ from marketdata_dagster import checks
 from marketdata_dagster.defs import (
     candles,
     exchange_candles,
+    gaps,
     partitions,
     quality,
     schedules,
@@ -38,9 +39,11 @@ def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
     assets: list[dg.AssetsDefinition] = []
     asset_checks: list[dg.AssetChecksDefinition] = []
     daily: list[dg.ScheduleDefinition] = []
+    days_of: dict[str, dg.MultiPartitionsDefinition] = {}
+    made_of: dict[str, list[dg.AssetsDefinition]] = {}
     policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=DAYS_A_RUN)
     for exchange, markets in exchanges.items():
-        days = partitions.definition(markets)
+        days = days_of[exchange] = partitions.definition(markets)
         raw = trades.build(exchange, days, policy)
         folded = candles.build(exchange, days, policy, raw)
         theirs = exchange_candles.build(exchange, days, policy)
@@ -53,12 +56,17 @@ def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
             made += [stored, store_candles.build(exchange, days, policy, folded)]
             asset_checks.append(checks.of_store(exchange, days, stored))
         assets += made
+        made_of[exchange] = made
         daily.append(schedules.build(exchange, markets, made))
     return dg.Definitions(
         assets=assets,
         asset_checks=asset_checks,
         schedules=daily,
-        sensors=[sensors.build(exchanges), *([sensors.into_store(exchanges)] if store else [])],
+        sensors=[
+            sensors.build(exchanges),
+            gaps.build(tracked, made_of, days_of),
+            *([sensors.into_store(exchanges)] if store else []),
+        ],
         resources={"platform": Platform()},
         executor=dg.in_process_executor,
     )

@@ -9,6 +9,8 @@ from marketdata.errors import MarketDataError, TransientError
 from marketdata_dagster.defs.partitions import Job
 from marketdata_dagster.metadata import Metadata
 
+# What a failure says of itself, for whoever would start it again.
+RETRY, MAY_HELP, CANNOT_HELP = "a retry", "may help", "cannot help"
 _MAX_RETRIES = 2
 _PAUSE_S = 15.0
 
@@ -46,7 +48,10 @@ def settle(context: dg.AssetExecutionContext, outcome: Outcome) -> dg.Materializ
         )
     raise dg.Failure(
         _sentence(outcome.failed),
-        metadata={job.key: str(error) for job, error in sorted(outcome.failed.items())[:100]},
+        metadata={
+            RETRY: MAY_HELP if transient else CANNOT_HELP,
+            **{job.key: str(error) for job, error in sorted(outcome.failed.items())[:100]},
+        },
         allow_retries=False,
     )
 

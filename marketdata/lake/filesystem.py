@@ -51,11 +51,15 @@ class Storage:
 
     def listed(self, folder: str) -> dict[str, int]:
         """All files below a folder, sorted, with the time of writing in ns; none when it is absent."""
+        return {key: written for key, (written, _) in self.stamps(folder).items()}
+
+    def stamps(self, folder: str) -> dict[str, tuple[int, int]]:
+        """The same with the size in bytes: both together tell whether a file has changed."""
         selector = pafs.FileSelector(self.full(folder), recursive=True, allow_not_found=True)
         with self.errors(folder):
             found = self.fs.get_file_info(selector)
         cut = len(self.root) + 1
-        return dict(sorted((info.path[cut:], info.mtime_ns) for info in found if _is_file(info)))
+        return dict(sorted((info.path[cut:], (info.mtime_ns, info.size)) for info in found if _is_file(info)))
 
     def files(self, folder: str) -> list[str]:
         """Keys of all files below a folder, sorted; none when the folder is absent."""

@@ -81,15 +81,20 @@ class Lake:
         """What is known about a day; ``None`` when the day was never stored.
 
         Raises:
-            CorruptFile: the file is cut or foreign.
+            CorruptFile: the file is cut or foreign, or its rows are not those its manifest speaks of.
         """
         key = Part("trades", market, day).key
-        metadata = parquet.read_metadata(self.storage, key)
-        if metadata is None:
+        footer = parquet.read_footer(self.storage, key)
+        if footer is None:
             return None
+        metadata, rows = footer
         if _MANIFEST not in metadata:
             raise parquet.corrupt(self.storage, key, "it has no manifest")
-        return Manifest.from_json(metadata[_MANIFEST])
+        manifest = Manifest.from_json(metadata[_MANIFEST])
+        if rows != manifest.rows:
+            why = f"it holds {rows:,} trades and its manifest speaks of {manifest.rows:,}"
+            raise parquet.corrupt(self.storage, key, why)
+        return manifest
 
     def manifests(
         self, market: Market | None = None, start: date | None = None, end: date | None = None

@@ -165,10 +165,21 @@ def read_metadata(storage: Storage, key: str) -> dict[bytes, bytes] | None:
     Raises:
         CorruptFile: it is cut, or no Parquet file.
     """
+    footer = read_footer(storage, key)
+    return None if footer is None else footer[0]
+
+
+def read_footer(storage: Storage, key: str) -> tuple[dict[bytes, bytes], int] | None:
+    """The key-value metadata of a file and the number of its rows; ``None`` when there is no file.
+
+    Raises:
+        CorruptFile: it is cut, or no Parquet file.
+    """
     with storage.errors(key):
         try:
             with storage.fs.open_input_file(storage.full(key)) as file:
-                return dict(pq.read_metadata(file).metadata or {})
+                footer = pq.read_metadata(file)
+                return dict(footer.metadata or {}), footer.num_rows
         except FileNotFoundError:
             return None
         except (pa.ArrowInvalid, OSError) as error:

@@ -5,10 +5,14 @@ from datetime import date
 from typing import Any
 
 import orjson
+import psycopg
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from marketdata.manifest import Manifest
+from marketdata.market import Market
+from marketdata.settings import Settings
+from marketdata.store import engine
 
 _COLUMNS = (
     "status", "reason", "rows", "fills", "first_time", "last_time", "first_id", "last_id", "missing",
@@ -20,6 +24,9 @@ VALUES (%(market_id)s, %(day)s, {", ".join(f"%({name})s" for name in _COLUMNS)})
 ON CONFLICT (market_id, day) DO UPDATE SET
     {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}, loaded_at = now()
 """  # noqa: S608 - names of columns
+
+
+_HASHES = "SELECT exchange, symbol, day, content_hash FROM coverage JOIN market USING (market_id)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,21 @@ def read(connection: Connection[Any], market_id: int, day: date) -> Covered | No
         (market_id, day),
     ).fetchone()
     return None if row is None else Covered(row[0], row[1], Manifest.from_json(row[2]))
+
+
+def hashes(target: Settings | str) -> dict[tuple[Market, date], str]:
+    """Content hash of every day that was loaded.
+
+    Raises:
+        TransientError, UsageError: the server cannot be reached, or it has no schema.
+    """
+    with engine.connect(target, autocommit=True) as connection:
+        try:
+            rows = connection.execute(_HASHES).fetchall()
+        except psycopg.Error as error:
+            raise engine.translate(error) from None
+    markets = {(exchange, symbol): Market(exchange, symbol) for exchange, symbol, _, _ in rows}
+    return {(markets[exchange, symbol], day): text for exchange, symbol, day, text in rows}
 
 
 def put(connection: Connection[Any], market_id: int, manifest: Manifest) -> None:

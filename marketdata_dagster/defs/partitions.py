@@ -19,7 +19,7 @@ DATE = "date"
 SYMBOL = "symbol"
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
-_KEY_TAG = "dagster/partition"
+KEY_TAG = "dagster/partition"
 _RANGES_KEPT = 16
 
 
@@ -110,7 +110,7 @@ def jobs(exchange: str, keys: Iterable[str], tags: Mapping[str, str]) -> list[Jo
             runs from a partitioned job's page, and they would write one partition of the range and
             report success for all of it.
     """
-    if RANGE_START in tags and any(tag == _KEY_TAG or tag.startswith(f"{_KEY_TAG}/") for tag in tags):
+    if RANGE_START in tags and any(tag == KEY_TAG or tag.startswith(f"{KEY_TAG}/") for tag in tags):
         msg = (
             "This run names a range of partitions and also a single partition, so what it should write is "
             "not clear. Launch the backfill from the asset's page or from the asset graph."

@@ -44,6 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore::dagster.BetaWarning"))
             item.add_marker(pytest.mark.filterwarnings("ignore::dagster.PreviewWarning"))
+            item.add_marker(pytest.mark.filterwarnings("ignore:Non-compliant tag keys:DeprecationWarning"))
 
 
 class FixedPlatform(Platform):
