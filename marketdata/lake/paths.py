@@ -23,6 +23,8 @@ FILE = "part-0.parquet"
 LOCK = "lock"
 IMPORTS = "_imports"
 LEDGER = "ledger"
+ALERTS = "_alerts"
+ALERTS_WAITING = f"{ALERTS}/waiting"
 PAGE = re.compile(r"page-(\d{6})\.arrow")
 _ROOTS: dict[Kind, str] = {
     "trades": "trades",
@@ -115,3 +117,8 @@ def ledger_day(key: str) -> date | None:
     """The day on which the entries at ``key`` were written; ``None`` when it is no file of the ledger."""
     match = _LEDGER_FILE.fullmatch(key)
     return None if match is None else date.fromisoformat(match["date"])
+
+
+def alert_key(digest: str, *, sent: bool) -> str:
+    """Where an alert waits, or where it is kept that it went out; ``digest`` is of its key."""
+    return f"{ALERTS}/sent/{digest[:2]}/{digest}.json" if sent else f"{ALERTS_WAITING}/{digest}.json"
