@@ -21,6 +21,7 @@ __all__ = [
     "Evidence",
     "Fact",
     "Outage",
+    "evidence_of",
     "evidence_of_day",
     "exchange_outages",
     "outage_entry",
@@ -100,22 +101,27 @@ def evidence_of_day(lake: Lake, market: Market, day: date, *, trades: pl.DataFra
         msg = f"The lake holds no trades of {market} on {day}."
         raise NoData(msg, hint=f"Run: marketdata backfill {market} --start {day} --end ...")
     held = lake.read_trades(market, *day_window(day)) if trades is None else trades
-    theirs = _theirs(lake, market, day)
+    return evidence_of(lake, manifest, held)
+
+
+def evidence_of(lake: Lake, manifest: Manifest, trades: pl.DataFrame) -> Evidence:
+    """The same, of a manifest and the trades it speaks of."""
+    theirs = _theirs(lake, manifest.market, manifest.day)
     facts = [_by_ids(manifest), _by_time(manifest)]
-    facts += [] if theirs is None else _by_candles(held, theirs)
+    facts += [] if theirs is None else _by_candles(trades, theirs)
     facts += _by_archive(manifest)
     if manifest.rejected:
         listed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(manifest.rejected.items()))
         facts.append(Fact("refused rows", None, f"Refused: {listed}; they are kept in the lake."))
     return Evidence(
-        market,
-        day,
+        manifest.market,
+        manifest.day,
         manifest.status,
         manifest.reason,
         manifest.missing_ids,
         manifest.not_served,
         tuple(facts),
-        _outages(held, manifest, theirs),
+        _outages(trades, manifest, theirs),
     )
 
 

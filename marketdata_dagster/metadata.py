@@ -8,6 +8,7 @@ import polars as pl
 
 from marketdata.backfill import DayReport
 from marketdata.candle import hash_of_cells
+from marketdata.evidence import Evidence
 from marketdata.interval import INTERVALS, Interval
 from marketdata.lake import Lake
 from marketdata.lake.paths import Kind
@@ -160,6 +161,17 @@ def of_verdict(manifest: Manifest) -> Metadata:
         "source": dg.MetadataValue.text(manifest.source),
         HASH: dg.MetadataValue.text(manifest.content_hash),
     }
+
+
+def of_evidence(evidence: Evidence) -> Metadata:
+    """Metadata of what speaks for or against a day: a line a fact."""
+    word = {True: "agrees", False: "CONTRADICTS", None: "proves nothing"}
+    lines = [f"- {fact.kind} {word[fact.agrees]}: {fact.sentence}" for fact in evidence.facts]
+    lines += [
+        f"- exchange's outage {each.start:%H:%M:%S} to {each.end:%H:%M:%S}: {each.evidence}"
+        for each in evidence.outages
+    ]
+    return {"evidence": dg.MetadataValue.md("\n".join(lines))}
 
 
 def preview(frame: pl.DataFrame) -> str:

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import polars as pl
+
 from marketdata.backfill import compare_day
 from marketdata.completeness import Ranges, missing_ranges, without
+from marketdata.evidence import evidence_of
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata_dagster import metadata
@@ -32,8 +35,9 @@ def every_trade_is_there(lake: Lake, job: Job, now: datetime) -> Verdict:
     manifest = lake.manifest(job.market, job.day)
     if manifest is None:
         return Verdict(passed=False, sentence="The lake does not hold this day.")
-    facts = metadata.of_verdict(manifest)
-    fault = next(_faults(lake, manifest, now), None)
+    trades = lake.read_trades(job.market, *day_window(job.day))
+    facts = {**metadata.of_verdict(manifest), **metadata.of_evidence(evidence_of(lake, manifest, trades))}
+    fault = next(_faults(lake, manifest, trades, now), None)
     if fault is not None:
         return Verdict(passed=False, sentence=fault, metadata=facts)
     if manifest.not_served:
@@ -42,13 +46,12 @@ def every_trade_is_there(lake: Lake, job: Job, now: datetime) -> Verdict:
     return Verdict(passed=True, sentence=manifest.reason, metadata=facts)
 
 
-def _faults(lake: Lake, manifest: Manifest, now: datetime) -> Iterator[str]:
-    start, end = day_window(manifest.day)
+def _faults(lake: Lake, manifest: Manifest, trades: pl.DataFrame, now: datetime) -> Iterator[str]:
+    _, end = day_window(manifest.day)
     if now < end:
         yield f"The day is still running until {end:%Y-%m-%d %H:%M} UTC."
     if manifest.status is not Status.COMPLETE:
         yield manifest.reason
-    trades = lake.read_trades(manifest.market, start, end)
     if len(trades) != manifest.rows:
         yield f"The file holds {len(trades):,} trades of the day, its manifest says {manifest.rows:,}."
     if manifest.ids is not Ids.SEQUENTIAL:

@@ -16,6 +16,7 @@ from marketdata.fold import fold, fold_many
 from marketdata.interval import INTERVALS, Interval
 from marketdata.manifest import Ids, Status, day_window
 from marketdata.market import Market
+from marketdata.profile import profile
 from marketdata.quality import clock_skew, id_holes, repeated_ids
 from marketdata.reconcile import Comparison, compare
 from marketdata.trade import TIME, TRADE_SCHEMA, assign_ids, merge_trades, validate
@@ -373,6 +374,21 @@ def test_the_repeated_id_of_the_defective_capture_is_a_conflict_and_its_hole_sta
     assert (len(merged.trades), merged.repeated) == (9_999, 0)
     assert merged.conflicts["trade_id"].to_list() == [348_656_871]
     assert missing_ranges(merged.trades["trade_id"], None, None) == ((348_656_872, 348_656_872),)
+
+
+def test_ordinary_days_have_no_finding_but_three_prices_of_a_thin_market_that_came_back_at_once(
+    btcusdt: pl.DataFrame, xrpeth: pl.DataFrame, grteth: pl.DataFrame
+) -> None:
+    found = [
+        profile(trades, day_window(day), sequential=sequential).findings
+        for capture, sequential in ((btcusdt, True), (xrpeth, True), (grteth, False))
+        for (day,), trades in capture.group_by(pl.col("time").dt.date(), maintain_order=True)
+    ]
+    assert len(found) > 40
+    odd = pl.concat(found)
+    assert odd["rule"].unique().to_list() == ["fat finger"]
+    assert odd["time"].dt.date().to_list() == [date(2021, 4, 18), date(2021, 5, 1), date(2021, 5, 9)]
+    assert odd["value"].to_list() == pytest.approx([0.123, 0.397, -0.063], abs=1e-3)
 
 
 # --- Kraken's own candles -------------------------------------------------------------------------

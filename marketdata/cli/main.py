@@ -187,11 +187,18 @@ def coverage(
         ),
     ] = None,
     output: Output = None,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="What speaks for and against each day; text instead of map.")
+    ] = False,
 ) -> int:
     """Show which days are complete, have gaps or are missing.
 
     Without a range: from the first to the last day in the lake.
     """
+    if evidence:
+        from marketdata.cli.evidence import run_evidence
+
+        return run_evidence(market, Asked(start, end, last), format=format, output=output)
     from marketdata.cli.coverage import run_coverage
 
     return run_coverage(market, Asked(start, end, last), format=format, output=output)

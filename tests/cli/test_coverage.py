@@ -6,12 +6,14 @@ import json
 from datetime import date, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 from rich.console import Console, RenderableType
 
+from marketdata.candle import EXCHANGE_CANDLE_SCHEMA
 from marketdata.cli.coverage import coverage_frame, render_coverage
 from marketdata.lake import Lake
-from marketdata.manifest import Manifest, Status
+from marketdata.manifest import Manifest, Status, day_window
 from marketdata.market import Market
 from tests.cli.conftest import Command
 from tests.cli.lakes import BTC, DAY, ETH, manifest, open_lake, put_day, some_trades
@@ -164,3 +166,52 @@ def test_a_damaged_file_is_named(marketdata: Command, home: Path) -> None:
     result = marketdata("coverage")
     assert (result.code, result.stdout) == (1, b"")
     assert "part-0.parquet" in result.error
+
+
+def test_the_evidence_of_each_day_is_a_paragraph(marketdata: Command, home: Path) -> None:
+    lake = a_lake(home)
+    put_exchange_candles(lake, volume=1.0)
+    text = marketdata("coverage", BTC, "--evidence", "-f", "text", columns=100).text
+    paragraphs = text.strip().split("\n\n")
+    assert [line.partition(": ")[0] for line in (p.splitlines()[0] for p in paragraphs)] == [
+        "kraken:BTC/USD 2025-06-01 complete",
+        "kraken:BTC/USD 2025-06-02 gaps",
+        "kraken:BTC/USD 2025-06-03 unknown",
+    ]
+    assert "  + ids              Ids 1 to 1440 follow one another." in paragraphs[0]
+    assert "  - volume           The exchange's own candles (1m) of the day have volume 1;" in paragraphs[0]
+    assert "  - ids              3 ids are missing: 5 to 7." in paragraphs[1]
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_the_evidence_is_a_row_a_fact(marketdata: Command, home: Path, form: str) -> None:
+    a_lake(home)
+    text = marketdata(
+        "coverage", "--evidence", "--start", DAY, "--end", DAY + timedelta(days=2), "-f", form
+    ).text
+    rows = (
+        list(csv.DictReader(io.StringIO(text)))
+        if form == "csv"
+        else [json.loads(line) for line in text.splitlines()]
+    )
+    assert [(row["day"], row["kind"], row["verdict"]) for row in rows] == [
+        ("2025-06-01", "ids", "agrees"),
+        ("2025-06-01", "asked", "agrees"),
+        ("2025-06-02", "ids", "contradicts"),
+        ("2025-06-02", "asked", "agrees"),
+    ]
+
+
+def test_days_that_are_not_held_have_no_evidence(marketdata: Command, home: Path) -> None:
+    a_lake(home)
+    result = marketdata("coverage", BTC, "--evidence", "--start", "2024-01-01", "--end", "2024-01-02")
+    assert result.code == 1
+    assert "holds none of these days" in result.error
+
+
+def put_exchange_candles(lake: Lake, volume: float) -> None:
+    """The exchange's own candles of the first day: one, with this volume."""
+    minute = lake.read_candles(BTC, "1m", *day_window(DAY))[:1].select(EXCHANGE_CANDLE_SCHEMA.names())
+    facts = {"served": "whole", "from": f"{DAY}T00:00:00+00:00"}
+    candles = minute.with_columns(pl.lit(volume).alias("volume"))
+    lake.write_candles(BTC, DAY, "1m", candles, kind="exchange_candles", facts=facts)
