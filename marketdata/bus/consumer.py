@@ -269,12 +269,12 @@ class BatchConsumer:
                 return call(max(until - time.monotonic(), 0.1))
             except self._kafka.KafkaException as failed:
                 error = failed.args[0]
-                if error.fatal() or not _may_pass(error) or time.monotonic() >= until:
+                if error.fatal() or not may_pass(error) or time.monotonic() >= until:
                     raise raised(error, doing) from None
                 time.sleep(_RETRY_S)
 
 
-def _may_pass(error: Any) -> bool:
+def may_pass(error: Any) -> bool:
     """Errors of a broker that restarts or of a group that is being shared out anew."""
     client = kafka().KafkaError
     return bool(error.retriable()) or error.code() in (
@@ -282,6 +282,8 @@ def _may_pass(error: Any) -> bool:
         client._TIMED_OUT,
         client._WAIT_COORD,
         client._STATE,
+        client.NOT_LEADER_FOR_PARTITION,
+        client.LEADER_NOT_AVAILABLE,
         client.COORDINATOR_LOAD_IN_PROGRESS,
         client.NOT_COORDINATOR,
         client.COORDINATOR_NOT_AVAILABLE,

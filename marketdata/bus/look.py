@@ -1,10 +1,11 @@
 """Looking at topics without joining a group: where they end, what lies in a stretch of them."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from marketdata.bus.cluster import Cluster, cluster_at, kafka, raised
-from marketdata.bus.consumer import BatchConsumer, Place, Position
+from marketdata.bus.consumer import BatchConsumer, Place, Position, may_pass
 from marketdata.errors import TransientError
 from marketdata.settings import Settings
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 15.0
 _QUIET_S = 10.0
+_RETRY_S = 0.2
 
 
 class Looker:
@@ -34,21 +36,31 @@ class Looker:
     def bounds(self, topics: Iterable[str]) -> dict[Place, tuple[int, int]]:
         """First offset and the one behind the last, of every partition of the topics that are there.
 
+        What passes by itself, as when a broker restarts, is waited for.
+
         Raises:
             TransientError: no broker answers.
         """
-        try:
-            found = self._consumer.list_topics(timeout=_TIMEOUT_S).topics
-            return {
-                (topic, partition): self._consumer.get_watermark_offsets(
-                    self._kafka.TopicPartition(topic, partition), timeout=_TIMEOUT_S
-                )
-                for topic in topics
-                if topic in found and found[topic].error is None
-                for partition in found[topic].partitions
-            }
-        except self._kafka.KafkaException as error:
-            raise raised(error.args[0], "looking at topics") from None
+        until = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                return self._bounds(topics)
+            except self._kafka.KafkaException as error:
+                # A broker that has just started does not lead its partitions yet.
+                if not may_pass(error.args[0]) or time.monotonic() >= until:
+                    raise raised(error.args[0], "looking at topics") from None
+            time.sleep(_RETRY_S)
+
+    def _bounds(self, topics: Iterable[str]) -> dict[Place, tuple[int, int]]:
+        found = self._consumer.list_topics(timeout=_TIMEOUT_S).topics
+        return {
+            (topic, partition): self._consumer.get_watermark_offsets(
+                self._kafka.TopicPartition(topic, partition), timeout=_TIMEOUT_S
+            )
+            for topic in topics
+            if topic in found and found[topic].error is None
+            for partition in found[topic].partitions
+        }
 
     def messages(self, stretches: Mapping[Place, tuple[int, int]]) -> "Iterator[Message]":
         """Messages of ``[first, end)`` of each partition; those of a partition in order.
@@ -74,6 +86,8 @@ class Looker:
                     offset = int(message.offset() or 0)
                     error = message.error()
                     if error is not None and error.code() != self._kafka.KafkaError._PARTITION_EOF:
+                        if may_pass(error):  # the client tries again by itself
+                            continue
                         raise raised(error, f"reading {place[0]}")
                     if place in left and error is None and offset < left[place]:
                         yield message
