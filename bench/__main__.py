@@ -14,6 +14,7 @@ from bench import table
 
 MODULES = {
     "fold": "Trades to candles",
+    "quality": "The quality profile of a day",
     "streaming_core": "Live candles, without a broker",
     "streaming": "Live candles through Kafka",
     "soak": "Live candles for ten minutes",
