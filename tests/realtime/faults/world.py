@@ -182,7 +182,7 @@ class World:
     def letters(self) -> list[DeadLetter]:
         return [DeadLetter.read(message) for message in self.read(self.topics.dead_letter)]
 
-    def closed(self, within_s: float = 60.0) -> bool:
+    def closed(self, within_s: float = 150.0) -> bool:
         """Wait until the last minute but the closing trade's own is final in every market."""
         until = time.monotonic() + within_s
         while time.monotonic() < until:
