@@ -1,7 +1,8 @@
 """The quality profile of a day of 2 million trades: the rules alone, and a day of the lake from file to file.
 
 ``python -m bench quality``. The trades are drawn: one market, one day, ids in a row, in bursts that share a
-time; once as they are and once with what the rules look for (holes, repeats, prices ten times too high, a stalled minute).
+time; once as they are and once with what the rules look for (holes, prices ten times too high, large amounts,
+a stalled minute).
 """
 
 import tempfile
