@@ -82,7 +82,7 @@ def send(settings: Settings, lake: Lake, alerts: Iterable[Alert] = ()) -> int:
             where = f" {alert.link}" if alert.link else ""
             _LOG.log(level.get(alert.severity, logging.INFO), "%s: %s%s", alert.title, alert.text, where)
             _put(lake, paths.alert_key(_digest(alert.key), sent=False), asdict(alert))
-            told.add(alert.key)
+            told |= {alert.key, *alert.covers}
     try:
         # Two processes that look at the same file would both send it.
         with _alone(lake):

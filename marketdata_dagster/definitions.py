@@ -7,6 +7,7 @@ import dagster as dg
 from marketdata.settings import Settings, Tracked
 from marketdata_dagster import checks
 from marketdata_dagster.defs import (
+    alerts,
     candles,
     exchange_candles,
     gaps,
@@ -65,6 +66,7 @@ def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
         sensors=[
             sensors.build(exchanges),
             gaps.build(tracked, made_of, days_of),
+            alerts.build(),
             *([sensors.into_store(exchanges)] if store else []),
         ],
         resources={"platform": Platform()},

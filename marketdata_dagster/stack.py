@@ -162,6 +162,9 @@ class LocalStack:
             arguments = ["--port-file", str(port_file), *self.exchange_arguments]
             self._run("exchange", "marketdata.exchange_sim", *arguments)
         code_port, web_port = free_port(), self.port or free_port()
+        web = f"http://127.0.0.1:{web_port}"
+        if self.settings.dagster_url is None:  # links in alerts
+            self._variables["MARKETDATA_DAGSTER_URL"] = web
         workspace = home / "workspace.yaml"
         workspace.write_text(_WORKSPACE.format(port=code_port, name=_LOCATION), "utf-8")
         exchange = self._exchange_url(port_file) if self.exchange else None
@@ -173,7 +176,6 @@ class LocalStack:
             "--log-level", "warning", "--inject-env-vars-from-instance",
         )  # fmt: skip
         self._until(lambda: _listens(code_port), "code-server")
-        web = f"http://127.0.0.1:{web_port}"
         self._run(
             "webserver", "dagster_webserver", "--host", "127.0.0.1", "--port", str(web_port),
             "--workspace", str(workspace), "--log-level", "warning",
