@@ -19,6 +19,7 @@ PURE = (
     "completeness",
     "quality",
     "outage",
+    "rolling",
     "thresholds",
     "profile",
     "reconcile",

@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from marketdata.errors import NoData
@@ -67,6 +68,7 @@ def test_an_ordinary_day_has_no_finding() -> None:
     assert found.findings.schema == FINDING_SCHEMA
 
 
+@hypothesis_settings(max_examples=25)
 @given(rows=st.permutations(range(60)))
 def test_the_order_of_the_rows_does_not_matter(rows: list[int]) -> None:
     trades = without(trades_of(DAY)[:60], [LOST])

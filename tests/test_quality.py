@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from marketdata.quality import (
     time_gaps,
     volume_outliers,
 )
+from marketdata.rolling import far_from_median
 from tests.building import MIDNIGHT, simple, trades_of
 
 TRADES = simple(*[(n, float(n), 100.0, 1.0) for n in range(1, 11)])
@@ -204,6 +206,25 @@ def test_wherever_one_price_is_far_off_it_alone_is_found(at: int, times: float, 
 @given(prices=st.lists(st.floats(99.5, 100.4), min_size=1, max_size=200))
 def test_prices_within_the_least_distance_are_never_found(prices: list[float]) -> None:
     assert price_outliers(priced(prices)).is_empty()
+
+
+@pytest.mark.parametrize("count", [*range(8, 30), 95, 96, 97, 98, 99, 100, 101, 150])
+@pytest.mark.parametrize("window", [9, 96, 97, 98])
+def test_a_day_of_any_length_is_looked_at(count: int, window: int) -> None:
+    prices = [*CALM[: count // 2], 1000.0, *CALM[: count - count // 2 - 1]]
+    found = price_outliers(priced(prices), window=window)
+    assert found["trade_id"].to_list() == ([count // 2 + 1] if count >= 9 else [])
+
+
+@given(st.integers(9, 120), st.lists(st.floats(1.0, 1000.0), min_size=9, max_size=300))
+def test_what_is_found_is_far_from_the_median_of_the_trades_around(window: int, prices: list[float]) -> None:
+    rows, share = far_from_median(np.array(prices), window, spreads=3.0, at_least=0.01)
+    width = min(window, len(prices))
+    for row, off in zip(rows.tolist(), share.tolist(), strict=True):
+        first = min(max(row - width // 2, 0), len(prices) - width)
+        around = np.median(prices[first : first + width])
+        assert off == pytest.approx(prices[row] / around - 1)
+        assert abs(off) > 0.01
 
 
 def test_an_amount_far_beyond_what_is_usual_is_a_finding() -> None:
