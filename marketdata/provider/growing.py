@@ -111,11 +111,13 @@ class Growing:
         Returns:
             LIVE_SCHEMA: corrections and finals by ``open_time``, then running ones.
         """
-        self._recall(finals)
+        recalled = self._recall(finals)
         changed: set[int] = set()
         for row in rows_of(finals):
             known = self._rows.get(row[0])
-            if is_newer(row, known):
+            # History may have been put right already, after it was yielded and before the topic told of it.
+            again = row[_REVISION] > 0 and row[0] in recalled
+            if is_newer(row, known) or (again and known is not None and row[:_REVISION] == known[:_REVISION]):
                 changed.add(row[0])
                 self._rows[row[0]] = row
             elif known is not None and known[_REVISION] is None and row[_COUNT] == known[_COUNT]:
@@ -142,13 +144,16 @@ class Growing:
         rows = [row for window in past for _, row in self._inside(window)]
         return [self._made(rows, correction=True)]
 
-    def _recall(self, finals: pl.DataFrame) -> None:
-        """Ask history for what candles of long ago are to be compared with."""
+    def _recall(self, finals: pl.DataFrame) -> set[int]:
+        """Ask history for what candles of long ago are to be compared with; returns which it gave."""
         times = finals["open_time"].to_physical().unique().to_list()
         windows = sorted({self._wide.floor_us(time) for time in times if time < self._held_from})
+        recalled: set[int] = set()
         for first, last in _stretches(windows, _STRETCH * self._wide.us):
-            held = rows_of(self._reload(first, last + self._wide.us))
-            self._rows = {row[0]: row for row in held} | self._rows
+            held = {row[0]: row for row in rows_of(self._reload(first, last + self._wide.us))}
+            recalled.update(held.keys() - self._rows.keys())
+            self._rows = held | self._rows
+        return recalled
 
     def _closed(self) -> list[pl.DataFrame]:
         """Candles that are over and were not told yet."""

@@ -15,7 +15,7 @@ from psycopg import Connection
 from marketdata.candle import CANDLE_SCHEMA
 from marketdata.manifest import Manifest, Status, day_window
 from marketdata.market import Market
-from marketdata.store import locks
+from marketdata.store import locks, streamed
 from marketdata.store.copy import Kinds, copy_in, stage
 from marketdata.store.markets import market_id
 from marketdata.store.trades import Written
@@ -120,7 +120,8 @@ def replace_day(
     """Put the candles of a day (CANDLE_SCHEMA) in place of those held; the transaction is the caller's.
 
     Candles that are the same are not touched. One that differs gets a higher revision than the one it
-    replaces. On a day that is not complete, candles that came from the exchange or a repair stay.
+    replaces. On a day that is not complete, candles that came from the exchange or a repair stay. What the
+    stream had said is kept, to be compared: see :mod:`marketdata.store.streamed`.
     """
     coming = candles.with_columns(
         pl.lit(0, pl.Int32).alias("revision"),
@@ -135,6 +136,7 @@ def replace_day(
         cursor.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         copy_in(cursor, stage(cursor, "candle"), KINDS, [_numbered(coming, number)])
         cursor.execute("ANALYZE candle_in")
+        streamed.keep(connection, number, start, end)
         removed = cursor.execute(_VANISHED, values).rowcount
         changed = cursor.execute(_REPLACED, values).rowcount
     return Replaced(changed, removed)

@@ -74,6 +74,17 @@ def _candles(order: str) -> dict[tuple[Interval, bool], str]:
 # Candles of [start, end), and the last of them, newest first; by interval and whether with details.
 CANDLES = _candles("ORDER BY open_time")
 LAST_CANDLES = _candles("ORDER BY open_time DESC LIMIT %(count)s")
+# The last issue of each candle that was streamed, also where something else has taken its place.
+_SAID = ", ".join([*CANDLE_SCHEMA, "revision", "coverage"])
+STREAMED = _arrays(
+    _CANDLE | {name: name for name in DETAILS},
+    f"""FROM (
+        SELECT DISTINCT ON (open_time) *, 'stream'::text AS source FROM (
+            SELECT {_SAID} FROM candle WHERE {_OPENS} AND source = 'stream'
+            UNION ALL SELECT {_SAID} FROM candle_streamed WHERE {_OPENS}
+        ) AS said ORDER BY open_time, revision DESC
+    ) AS latest ORDER BY open_time""",  # noqa: S608 - names of columns
+)
 # The next trades of a range behind (after, after_id). The time stands by itself too, to leave out chunks.
 TRADES = _arrays(
     _TRADE,
