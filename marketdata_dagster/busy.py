@@ -9,7 +9,7 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 from marketdata_dagster.defs.partitions import KEY_TAG, RANGE_END, RANGE_START, Job
 
-_RUNS = [
+RUNNING = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -30,7 +30,7 @@ def jobs_in_progress(
         graph: needed for backfills whose runs have not been launched yet.
     """
     found: set[Job] = set()
-    for run in instance.get_runs(dg.RunsFilter(statuses=_RUNS)):
+    for run in instance.get_runs(dg.RunsFilter(statuses=RUNNING)):
         exchanges = {key.path[0] for key in run.asset_selection or ()} & set(days)
         for exchange in exchanges:
             found |= {Job.of(exchange, key) for key in _keys(run.tags, days[exchange])}

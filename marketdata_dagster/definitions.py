@@ -11,6 +11,7 @@ from marketdata_dagster.defs import (
     candles,
     exchange_candles,
     gaps,
+    live_gaps,
     partitions,
     quality,
     schedules,
@@ -56,6 +57,7 @@ def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
             stored = store_trades.build(exchange, days, policy, raw)
             made += [stored, store_candles.build(exchange, days, policy, folded)]
             asset_checks.append(checks.of_store(exchange, days, stored))
+            assets.append(live_gaps.build(exchange, markets))
         assets += made
         made_of[exchange] = made
         daily.append(schedules.build(exchange, markets, made))
@@ -67,7 +69,7 @@ def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
             sensors.build(exchanges),
             gaps.build(tracked, made_of, days_of),
             alerts.build(),
-            *([sensors.into_store(exchanges)] if store else []),
+            *([sensors.into_store(exchanges), live_gaps.sensor(exchanges)] if store else []),
         ],
         resources={"platform": Platform()},
         executor=dg.in_process_executor,
