@@ -1,4 +1,4 @@
-"""DuckDB over the lake: views ``trades``, ``candles``, ``exchange_candles`` and ``coverage``.
+"""DuckDB over the lake: views ``trades``, ``candles``, ``exchange_candles``, ``findings`` and ``coverage``.
 
 They read the Parquet files where they lie. A filter on ``exchange``, ``symbol`` or ``date`` decides which
 files are opened, one on ``interval`` which branch of ``candles`` runs at all; a filter on ``time`` or
@@ -16,6 +16,7 @@ from marketdata.interval import INTERVALS, Interval
 from marketdata.lake.filesystem import Storage
 from marketdata.lake.lake import Lake
 from marketdata.lake.paths import FILE
+from marketdata.quality import FINDING_SCHEMA
 from marketdata.trade import TRADE_SCHEMA
 
 _MINUTE, _DAY = Interval.parse("1m"), Interval.parse("1d")
@@ -28,6 +29,8 @@ _TYPES = {
     "Int32": "INTEGER",
     "Enum": "VARCHAR",
     "Datetime": "TIMESTAMPTZ",
+    "String": "VARCHAR",
+    "Boolean": "BOOLEAN",
 }
 _SCHEME = "lake"
 
@@ -107,6 +110,11 @@ def _views(storage: Storage) -> list[tuple[str, str, dict[str, str]]]:
         ("candles_1m", minutes, place | candles),
         ("candles", _all_candles(list(candles)), timed | candles | {"vwap": "DOUBLE"}),
         ("exchange_candles", _stored(storage, "exchange_candles/*", timed | theirs), timed | theirs),
+        (
+            "findings",
+            _stored(storage, "findings", place | _columns(FINDING_SCHEMA)),
+            place | _columns(FINDING_SCHEMA),
+        ),
         ("coverage", _coverage(storage), _COVERAGE),
     ]
 

@@ -4,6 +4,7 @@ import polars as pl
 
 from marketdata.lake import ledger as lake_ledger
 from marketdata.manifest import day_window
+from marketdata_dagster.checks import COMPLETE
 from marketdata_dagster.defs.partitions import Job
 from marketdata_dagster.defs.quality import NOTHING_ODD
 from tests.dagster.conftest import DAYS, DOT, USDT, World
@@ -52,6 +53,15 @@ def test_a_fat_finger_is_a_warning_that_stops_nothing(world: World) -> None:
     assert entries.select("subject", "reason", "run_id").rows() == [("quality", "fat finger", result.run_id)]
     assert world.run(JOB, assets=("quality",)).success
     assert len(lake_ledger.read(world.lake)) == 1
+
+
+def test_the_check_of_the_trades_shows_what_speaks_for_the_day(world: World) -> None:
+    assert world.run(JOB, assets=("exchange_candles",)).success
+    assert world.run(JOB, assets=("trades",)).success
+    verdict = world.evaluations(DOT, COMPLETE, "trades")[JOB.key]
+    said = str(verdict.metadata["evidence"].value).splitlines()
+    kinds = [line.partition(":")[0] for line in said]
+    assert kinds == ["- ids agrees", "- asked agrees", "- trade count agrees", "- volume agrees"]
 
 
 def day_time(world: World, trade_id: int) -> str:

@@ -17,6 +17,7 @@ from marketdata.lake import Lake
 from marketdata.lake.duck import connect
 from marketdata.manifest import Status
 from marketdata.market import Market
+from marketdata.quality import time_gaps
 from tests.lake.world import BTC, ETH, NEXT, manifest_of, trades_of
 
 MONDAY = date(2025, 6, 2)
@@ -165,3 +166,15 @@ def test_a_database_file_keeps_the_views_for_any_duckdb(lake: Lake, tmp_path: Pa
     with duckdb.connect(str(tmp_path / "lake.duckdb"), read_only=True) as plain:
         counted = plain.execute("SELECT count(*) FROM candles WHERE interval = '1d'").fetchall()
     assert counted == [(29,)]
+
+
+def test_findings_can_be_asked_for_and_a_lake_that_was_never_looked_at_has_none(
+    lake: Lake, tmp_path: Path, sql: duckdb.DuckDBPyConnection
+) -> None:
+    assert sql.sql("SELECT * FROM findings").fetchall() == []
+    other = Lake.open(str(tmp_path / "lake"))
+    found = time_gaps(trades_of(MONDAY, quiet=(3, 5)))
+    other.write_findings(BTC, MONDAY, found, facts={})
+    query = "SELECT exchange, symbol, date, rule, suspicious, time FROM findings"
+    expected = [("kraken", "BTC/USD", MONDAY, "gap of 30 s", False, found["time"][0])]
+    assert connect(other).sql(query).fetchall() == expected
