@@ -205,6 +205,60 @@ def coverage(
 
 
 @app.command(
+    epilog="[b]Examples[/b]\n\nmarketdata gaps\n\n"
+    "marketdata gaps kraken:BTC/USD --start 2025-01-01 --end 2025-07-01 --json"
+)
+def gaps(
+    markets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MARKET", help="Default: all markets of the market file.", show_default=False),
+    ] = None,
+    *,
+    days: Annotated[
+        int | None, typer.Option("--days", min=1, metavar="N", help="The last N days that are over.")
+    ] = None,
+    start: Start = None,
+    end: End = None,
+    json: Annotated[bool, typer.Option("--json", help="An object a line.")] = False,
+) -> int:
+    """Show what is missing, incomplete, damaged, stale or not served now, and what was done about it.
+
+    Without a range: from the first held day of each market to yesterday.
+    Exits 0 when nothing is open, 1 when something is; what the exchange does not serve is not open.
+    """
+    from marketdata.cli.gaps import run_gaps
+
+    last = None if days is None else f"{days}d"
+    return run_gaps(markets or [], Asked(start, end, last), as_json=json)
+
+
+@app.command(
+    epilog="[b]Examples[/b]\n\nmarketdata repairs --since 2025-06-01\n\nmarketdata repairs --case 3f2a91c0"
+)
+def repairs(
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="From the beginning, and what is mere information.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Cases of which something was written since."),
+    ] = None,
+    case: Annotated[
+        str | None, typer.Option("--case", metavar="ID", help="All entries of one case; its first digits do.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="An object a line.")] = False,
+) -> int:
+    """Tell what was found wrong, what was done about it and what holds now: the ledger, a row a case.
+
+    Without an option: what was found wrong, and about which something was written in the last 7 days.
+    """
+    from marketdata.cli.repairs import run_repairs
+
+    return run_repairs(everything=everything, since=since, case=case, as_json=json)
+
+
+@app.command(
     "compare",
     epilog="[b]Example[/b]\n\nmarketdata compare kraken:BTC/USD --last 1d",
 )
