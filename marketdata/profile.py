@@ -8,6 +8,7 @@ import polars as pl
 
 from marketdata import quality
 from marketdata.thresholds import Thresholds
+from marketdata.trade import in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def profile(
         rejected: refused rows by reason; ``refused_ids``: their ids, where they are known.
     """
     limits, refused = thresholds or Thresholds(), dict(rejected or {})
+    trades = in_order(trades)
     found = [
         quality.time_gaps(
             trades,
@@ -87,10 +89,13 @@ def profile(
         found += [holes, quality.out_of_order(trades, more_than=back)]
     if "received" in trades.columns:
         found.append(quality.clock_skew(trades, more_than=timedelta(milliseconds=limits.skew_ms)))
-    return _profile(pl.concat(found), len(trades), refused)
+    some = [each for each in found if len(each)]
+    return _profile(pl.concat(some) if some else quality.nothing_odd(), len(trades), refused)
 
 
 def _profile(findings: pl.DataFrame, rows: int, rejected: Mapping[str, int]) -> Profile:
+    if findings.is_empty():
+        return Profile(findings, rows, rejected, {}, {})
     ordered = findings.sort("time", "rule", "trade_id", maintain_order=True)
     return Profile(ordered, rows, rejected, _by_rule(ordered), _by_rule(ordered.filter("suspicious")))
 

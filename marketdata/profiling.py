@@ -14,7 +14,7 @@ from marketdata.ledger import Entry, Event, State
 from marketdata.manifest import Ids, Manifest, day_window
 from marketdata.market import Market
 from marketdata.profile import Profile, profile
-from marketdata.quality import FINDING_SCHEMA
+from marketdata.quality import FINDING_SCHEMA, nothing_odd
 from marketdata.settings import Settings
 from marketdata.thresholds import Thresholds
 
@@ -80,12 +80,14 @@ def profile_day(
     outages = outages_of_day(lake, market, day, trades=trades)
     if outages:
         found = found.with_findings(_as_findings(outages))
-    before = _held(lake, market, day)
+    held = _held(lake, market, day)
+    before = nothing_odd() if held is None else held[1]
     entries = list(_entries(found.findings, before, market=market, day=day, now=now, run_id=run_id))
     # The ledger first: a run that is killed between the two finds the same difference again.
     recorded = recording.record(settings, lake, entries) if entries else 0
     facts = {"trades": manifest.content_hash, "findings": str(len(found.findings))}
-    lake.write_findings(market, day, found.findings, facts=facts)
+    if held is None or held[0] != facts or not before.equals(found.findings):
+        lake.write_findings(market, day, found.findings, facts=facts)
     if settings.database_url is not None:
         from marketdata.store import findings  # the store is an optional part  # noqa: PLC0415
 
@@ -93,11 +95,13 @@ def profile_day(
     return DayProfile(market, day, manifest, trades, found, outages, recorded)
 
 
-def _held(lake: Lake, market: Market, day: date) -> pl.DataFrame:
+def _held(lake: Lake, market: Market, day: date) -> tuple[dict[str, str], pl.DataFrame] | None:
+    """What was found before, with its facts."""
     try:
-        return lake.read_findings(market, *day_window(day))
-    except CorruptFile:  # it is written anew below
-        return FINDING_SCHEMA.to_frame()
+        facts = lake.findings_facts(market, day)
+        return None if facts is None else (facts, lake.read_findings(market, *day_window(day)))
+    except CorruptFile:  # it is written anew
+        return None
 
 
 def _as_findings(outages: tuple[Outage, ...]) -> pl.DataFrame:

@@ -29,6 +29,7 @@ FINDING_SCHEMA = pl.Schema(
     }
 )
 
+_NONE = FINDING_SCHEMA.to_frame()
 _GAPS = (timedelta(milliseconds=500), timedelta(seconds=5), timedelta(seconds=30))
 _HOUR_US = 3_600_000_000
 # The 99th percentile of fewer says little; then the day's serves the hour, and below that there is none.
@@ -39,6 +40,11 @@ _ALIKE = ("time", "price", "amount", "side")
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Id = tuple[int, int]
+
+
+def nothing_odd() -> pl.DataFrame:
+    """No finding."""
+    return _NONE.clone()
 
 
 def time_gaps(
@@ -69,9 +75,11 @@ def time_gaps(
     limits = np.array([width // timedelta(microseconds=1) for width in widths])
     usual = _usual_pauses(time, steps)
     if usual is None:
-        return FINDING_SCHEMA.to_frame()
+        return nothing_odd()
     long = np.flatnonzero(steps >= max(limits[0], beyond * usual.min()))
     long = long[steps[long] > beyond * usual[time[long] // _HOUR_US % 24]]
+    if not len(long):
+        return nothing_odd()
     widest = np.searchsorted(limits, steps[long], side="right") - 1
     missing = _ids_across(trades["trade_id"].to_numpy(), long) if sequential else np.full(len(long), -1)
     seconds = steps[long] / 1e6
@@ -123,7 +131,7 @@ def price_outliers(
     trades = in_order(trades)
     far, share = far_from_median(trades["price"].to_numpy(), window, spreads, at_least)
     if not len(far):
-        return FINDING_SCHEMA.to_frame()
+        return nothing_odd()
     starts = np.flatnonzero(np.diff(far, prepend=-2) > 1)
     ends = np.append(starts[1:], len(far)) - 1
     time, count = trades["time"].to_physical().to_numpy(), ends - starts + 1
@@ -160,9 +168,12 @@ def volume_outliers(trades: pl.DataFrame, *, times: float = 50.0) -> pl.DataFram
         ``value``: the amount, in units of that one.
     """
     if len(trades) < _OF_A_DAY:
-        return FINDING_SCHEMA.to_frame()
-    usual = trades["amount"].quantile(0.99, "lower")
-    large = trades.filter(pl.col("amount") > times * pl.lit(usual))
+        return nothing_odd()
+    usual = float(trades["amount"].quantile(0.99, "lower") or 0.0)
+    beyond = trades["amount"] > times * usual
+    if not beyond.any():
+        return nothing_odd()
+    large = trades.filter(beyond)
     detail = pl.format("{} traded at once, where 99 of 100 trades are below {}.", "amount", pl.lit(usual))
     found = large.with_columns((pl.col("amount") / usual).alias("value"), detail.alias("detail"))
     return _findings(pl.lit("volume outlier"), found)
@@ -180,6 +191,8 @@ def repeated_ids(trades: pl.DataFrame, *, at_most: int = 1) -> pl.DataFrame:
     ids = trades["trade_id"]
     by_id = ids if ids.is_sorted() else ids.sort()
     again = by_id.filter(by_id.diff() == 0)
+    if again.is_empty():
+        return nothing_odd()
     counted = trades.filter(pl.col("trade_id").is_in(again.unique().implode())).group_by("trade_id")
     rows = counted.agg(pl.col("time").min(), pl.col("time").max().alias("until"), pl.len().alias("value"))
     detail = pl.format("The id is in {} rows.", "value")
@@ -205,6 +218,8 @@ def repeated_rows(trades: pl.DataFrame, *, at_most: int = 50, share: float = 0.4
     hashes = beside.select(pl.struct(_ALIKE).hash()).to_series()
     ordered = np.sort(hashes.to_numpy())
     twice = pl.Series(ordered[1:][ordered[1:] == ordered[:-1]], dtype=pl.UInt64)
+    if twice.is_empty():
+        return nothing_odd()
     groups = (
         beside.filter(hashes.is_in(twice.implode()))
         .group_by(_ALIKE)
@@ -212,7 +227,7 @@ def repeated_rows(trades: pl.DataFrame, *, at_most: int = 50, share: float = 0.4
         .filter(pl.col("ids") > 1)
     )
     if groups.is_empty():
-        return FINDING_SCHEMA.to_frame()
+        return nothing_odd()
     usual = max(
         at_most, 3 * float(groups["value"].quantile(0.99, "lower") or 0) if len(groups) >= _OF_A_DAY else 0
     )
@@ -247,7 +262,9 @@ def id_holes(
     ids = known["trade_id"].to_numpy()
     at = np.flatnonzero(np.diff(ids) > 1)
     first, last = ids[at] + 1, ids[at + 1] - 1
-    if refused is not None and len(refused) and len(at):
+    if not len(at):
+        return nothing_odd()
+    if refused is not None and len(refused):
         edges = np.sort(np.concatenate([ids[at], ids[at + 1], refused.drop_nulls().to_numpy()]))
         low = np.flatnonzero(np.diff(edges) > 1)
         # Between two holes lie trades that are held: such a stretch starts in no hole.
@@ -294,7 +311,7 @@ def out_of_order(trades: pl.DataFrame, *, more_than: timedelta = timedelta(secon
     late = np.flatnonzero(back > more_than // timedelta(microseconds=1))
     first = late[np.diff(late, prepend=-2) > 1]
     if not len(late):
-        return FINDING_SCHEMA.to_frame()
+        return nothing_odd()
     runs = np.maximum.reduceat(back[late], np.flatnonzero(np.diff(late, prepend=-2) > 1))
     rows = pl.DataFrame(
         {
@@ -322,7 +339,7 @@ def clock_skew(trades: pl.DataFrame, *, more_than: timedelta = timedelta(seconds
         ``value``: received minus time minus the usual offset, in seconds.
     """
     if trades.is_empty():
-        return FINDING_SCHEMA.to_frame()
+        return nothing_odd()
     offset = pl.col("received") - pl.col("time")
     beyond = trades.with_columns((offset - offset.median()).alias("value"))
     skewed = beyond.filter(pl.col("value").abs() > more_than)
@@ -352,7 +369,7 @@ def rejected_share(
         for reason, count in sorted(rejected.items())
         if count and count / total > at_most
     ]
-    return pl.concat(found) if found else FINDING_SCHEMA.to_frame()
+    return pl.concat(found) if found else nothing_odd()
 
 
 def _usual_pauses(time: Ints, steps: Ints) -> Floats | None:
