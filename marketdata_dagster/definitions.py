@@ -8,14 +8,12 @@ from marketdata.settings import Settings, Tracked
 from marketdata_dagster import checks
 from marketdata_dagster.defs import (
     alerts,
+    automation,
     candles,
     exchange_candles,
-    gaps,
     live_gaps,
     partitions,
     quality,
-    schedules,
-    sensors,
     store_candles,
     store_trades,
     trades,
@@ -40,7 +38,6 @@ def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
     exchanges = partitions.by_exchange(tracked)
     assets: list[dg.AssetsDefinition] = []
     asset_checks: list[dg.AssetChecksDefinition] = []
-    daily: list[dg.ScheduleDefinition] = []
     days_of: dict[str, dg.MultiPartitionsDefinition] = {}
     made_of: dict[str, list[dg.AssetsDefinition]] = {}
     policy = dg.BackfillPolicy.multi_run(max_partitions_per_run=DAYS_A_RUN)
@@ -58,19 +55,13 @@ def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
             made += [stored, store_candles.build(exchange, days, policy, folded)]
             asset_checks.append(checks.of_store(exchange, days, stored))
             assets.append(live_gaps.build(exchange, markets))
-        assets += made
         made_of[exchange] = made
-        daily.append(schedules.build(exchange, markets, made))
+    asking = automation.build(exchanges, made_of, days_of, store=store)
     return dg.Definitions(
-        assets=assets,
+        assets=[*assets, *(asset for made in asking.assets.values() for asset in made)],
         asset_checks=asset_checks,
-        schedules=daily,
-        sensors=[
-            sensors.build(exchanges),
-            gaps.build(tracked, made_of, days_of),
-            alerts.build(),
-            *([sensors.into_store(exchanges), live_gaps.sensor(exchanges)] if store else []),
-        ],
+        schedules=asking.schedules,
+        sensors=[*asking.sensors, alerts.build()],
         resources={"platform": Platform()},
         executor=dg.in_process_executor,
     )
