@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import polars as pl
 
@@ -43,10 +43,11 @@ class Profile:
 
 def profile(
     trades: pl.DataFrame,
-    window: tuple[datetime, datetime],
+    window: quality.Window,
     thresholds: Thresholds | None = None,
     *,
     sequential: bool,
+    around: tuple[int | None, int | None] = (None, None),
     not_served: Iterable[quality.Id] = (),
     rejected: Mapping[str, int] | None = None,
     refused_ids: pl.Series | None = None,
@@ -58,6 +59,7 @@ def profile(
         window: the stretch they are of.
         thresholds: default: those of every market.
         sequential: whether the exchange gives ids one after the other.
+        around: ids of the trades just before and after the window, where they are known.
         not_served: inclusive ranges of ids that the exchange does not have.
         rejected: refused rows by reason; ``refused_ids``: their ids, where they are known.
     """
@@ -69,6 +71,8 @@ def profile(
             widths=[timedelta(milliseconds=width) for width in limits.gaps_ms],
             beyond=limits.gap_beyond,
             sequential=sequential,
+            window=window,
+            around=around,
         ),
         quality.price_outliers(
             trades,

@@ -73,6 +73,7 @@ def profile_day(
         window,
         thresholds_of(settings, market),
         sequential=manifest.ids is Ids.SEQUENTIAL,
+        around=(manifest.previous_id, manifest.following_id),
         not_served=manifest.not_served,
         rejected=manifest.rejected,
         refused_ids=None if refused is None else refused["trade_id"],

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from marketdata.interval import to_us
 from marketdata.rolling import far_from_median
 from marketdata.trade import TIME, in_order
 
@@ -40,6 +41,7 @@ _ALIKE = ("time", "price", "amount", "side")
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Id = tuple[int, int]
+Window = tuple[datetime, datetime]
 
 
 def nothing_odd() -> pl.DataFrame:
@@ -53,6 +55,8 @@ def time_gaps(
     widths: Iterable[timedelta] = _GAPS,
     beyond: float = 8.0,
     sequential: bool = True,
+    window: Window | None = None,
+    around: tuple[int | None, int | None] = (None, None),
 ) -> pl.DataFrame:
     """Pauses between trades far beyond what is usual; one finding a pause, named by the widest width it has.
 
@@ -64,35 +68,41 @@ def time_gaps(
         beyond: how many times as long as usual a pause is.
         sequential: whether ids follow one another. Then ids that run on across a pause show that no trade is
             missing, and it is not suspicious.
+        window: the stretch the trades are of; then the time before the first and after the last is a pause.
+        around: ids of the trades just before and after the window, where they are known.
 
     Returns:
-        ``rule``: ``gap of 500 ms``; ``time`` and ``trade_id`` of the trade before the pause, ``until`` that
-        of the one after; ``value``: its length in seconds.
+        ``rule``: ``gap of 500 ms``; ``time`` and ``trade_id`` of the trade before the pause, ``until`` the
+        time of the one after; ``value``: its length in seconds.
     """
     trades = in_order(trades)
     time = trades["time"].to_physical().to_numpy()
-    steps = np.diff(time)
     limits = np.array([width // timedelta(microseconds=1) for width in widths])
-    usual = _usual_pauses(time, steps)
+    usual = _usual_pauses(time, np.diff(time))
     if usual is None:
         return nothing_odd()
+    # Row n of the trades stands behind pause n.
+    first, last = (to_us(at) for at in window) if window else (time[0], time[-1])
+    edges = np.concatenate([[first], time, [last]])
+    steps = np.diff(edges)
     long = np.flatnonzero(steps >= max(limits[0], beyond * usual.min()))
-    long = long[steps[long] > beyond * usual[time[long] // _HOUR_US % 24]]
+    far = beyond * usual[edges[long] // _HOUR_US % 24]
+    long, far = long[steps[long] > far], far[steps[long] > far]
     if not len(long):
         return nothing_odd()
     widest = np.searchsorted(limits, steps[long], side="right") - 1
-    missing = _ids_across(trades["trade_id"].to_numpy(), long) if sequential else np.full(len(long), -1)
-    seconds = steps[long] / 1e6
+    ids = trades["trade_id"].to_numpy()
+    missing = _ids_across(ids, long, around) if sequential else np.full(len(long), -1)
     count = pl.col("missing")
     rows = pl.DataFrame(
         {
-            "time": trades["time"].gather(long),
-            "until": trades["time"].gather(long + 1),
-            "trade_id": trades["trade_id"].gather(long),
-            "value": seconds,
+            "time": pl.Series(edges[long]).cast(TIME),
+            "until": pl.Series(edges[long + 1]).cast(TIME),
+            "trade_id": ids[np.maximum(long - 1, 0)],
+            "value": steps[long] / 1e6,
             "missing": missing,
             "rule": [f"gap of {_span(limits[n])}" for n in widest],
-            "usual": beyond * usual[time[long] // _HOUR_US % 24] / 1e6,
+            "usual": far / 1e6,
         }
     )
     told = (
@@ -349,7 +359,7 @@ def clock_skew(trades: pl.DataFrame, *, more_than: timedelta = timedelta(seconds
 
 
 def rejected_share(
-    rejected: Mapping[str, int], rows: int, window: tuple[datetime, datetime], *, at_most: float = 0.001
+    rejected: Mapping[str, int], rows: int, window: Window, *, at_most: float = 0.001
 ) -> pl.DataFrame:
     """Reasons for which more than ``at_most`` of the rows were refused; one finding a reason.
 
@@ -386,13 +396,17 @@ def _usual_pauses(time: Ints, steps: Ints) -> Floats | None:
     return usual
 
 
-def _ids_across(ids: Ints, at: Ints) -> Ints:
-    """How many ids lie between all those up to a row and all those after it."""
-    if not len(at):
-        return np.empty(0, np.int64)
-    highest = np.maximum.accumulate(ids)[at]
-    lowest = np.minimum.accumulate(ids[::-1])[::-1][at + 1]
-    across: Ints = np.maximum(lowest - highest - 1, 0)
+def _ids_across(ids: Ints, pauses: Ints, around: tuple[int | None, int | None]) -> Ints:
+    """How many ids lie between all those before a pause and all those after it; -1 where one is not known."""
+    unknown = np.iinfo(np.int64)
+    before, after = around
+    highest = np.maximum.accumulate(np.concatenate([[unknown.min if before is None else before], ids]))
+    lowest = np.minimum.accumulate(np.concatenate([[unknown.max if after is None else after], ids[::-1]]))[
+        ::-1
+    ]
+    low, high = highest[pauses], lowest[pauses]
+    known = (low != unknown.min) & (high != unknown.max)
+    across: Ints = np.where(known, np.maximum(np.where(known, high, 0) - np.where(known, low, 0) - 1, 0), -1)
     return across
 
 
@@ -404,7 +418,7 @@ def _of_trades(name: str) -> pl.Expr:
     return pl.when(pl.col(name) == 1).then(pl.lit("1 trade")).otherwise(pl.format("{} trades", name))
 
 
-def _of_the_day(rule: str, window: tuple[datetime, datetime], value: float, detail: str) -> pl.DataFrame:
+def _of_the_day(rule: str, window: Window, value: float, detail: str) -> pl.DataFrame:
     row = {"rule": rule, "time": window[0], "until": window[1], "value": value, "detail": detail}
     return _findings(pl.lit(rule), pl.DataFrame([row | {"trade_id": None}], schema_overrides=FINDING_SCHEMA))
 

@@ -75,8 +75,9 @@ def test_the_order_of_the_rows_does_not_matter(rows: list[int]) -> None:
     trades = trades.with_columns(
         pl.when(pl.col("trade_id") == FIRST_ID + 30).then(500.0).otherwise("price").alias("price")
     )
-    found = profile(trades[[n for n in rows if n < len(trades)]], WINDOW, sequential=True)
-    assert found.findings.equals(profile(trades, WINDOW, sequential=True).findings)
+    window = trades["time"][0], trades["time"][-1]
+    found = profile(trades[[n for n in rows if n < len(trades)]], window, sequential=True)
+    assert found.findings.equals(profile(trades, window, sequential=True).findings)
     assert found.counts == {"fat finger": 1, "id hole": 1}
 
 
@@ -199,6 +200,17 @@ def test_a_damaged_file_of_findings_is_written_anew(lake: Lake, settings: Settin
     path.write_bytes(path.read_bytes()[:40])
     profile_day(settings, lake, BTC, DAY, now=NOW)
     assert len(lake.read_findings(BTC, *WINDOW)) == 1
+
+
+def test_a_day_that_ends_at_noon_is_suspicious_unless_the_next_id_shows_that_it_was_quiet(
+    lake: Lake, settings: Settings
+) -> None:
+    half = trades_of(DAY, quiet=(12.0, 24.0))
+    put(lake, half)
+    assert profile_day(settings, lake, BTC, DAY, now=NOW).profile.suspicious == {"gap of 30 s": 1}
+    put(lake, half, following_id=int(half["trade_id"][-1]) + 1)
+    found = profile_day(settings, lake, BTC, DAY, now=NOW).profile
+    assert (found.counts, found.suspicious) == ({"gap of 30 s": 1, "exchange outage": 1}, {})
 
 
 def test_ids_of_a_source_without_ids_are_not_judged(lake: Lake, settings: Settings) -> None:

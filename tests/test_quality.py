@@ -145,6 +145,23 @@ def test_without_ids_that_follow_one_another_a_pause_stays_suspicious() -> None:
     assert time_gaps(steady(60.0), sequential=False)["suspicious"].to_list() == [True]
 
 
+def test_the_time_before_the_first_and_after_the_last_trade_is_a_pause_of_the_day() -> None:
+    trades = steady()  # ids 1 to 2000 in 200 s
+    day = MIDNIGHT - timedelta(hours=1), MIDNIGHT + timedelta(hours=1)
+    assert time_gaps(trades).is_empty()
+    unknown = time_gaps(trades, window=day)
+    assert unknown.select("time", "until", "suspicious").rows() == [
+        (day[0], trades["time"][0], True),
+        (trades["time"][-1], day[1], True),
+    ]
+    assert "do not tell" in unknown["detail"][0]
+    joined = time_gaps(trades, window=day, around=(0, 2001))
+    assert joined["suspicious"].to_list() == [False, False]
+    cut = time_gaps(trades, window=day, around=(0, 3001))
+    assert cut["suspicious"].to_list() == [False, True]
+    assert cut["detail"][1].endswith("1000 ids are missing across it.")
+
+
 @given(pauses=st.lists(st.floats(2.0, 500.0), max_size=5), hole=st.booleans())
 def test_every_pause_far_beyond_usual_is_found_and_no_other(pauses: list[float], *, hole: bool) -> None:
     trades = steady(*pauses)
