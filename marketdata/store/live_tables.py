@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 
 from marketdata.market import Market
+from marketdata.settings import Settings
+from marketdata.store import engine
 
 _MARKETS = """
 SELECT exchange, symbol, market_id,
@@ -43,6 +46,20 @@ WHERE time - before > %(longest)s ORDER BY 1 LIMIT %(most)s
 _PACE = """
 SELECT count(*), min(time), max(time) FROM trade
 WHERE market_id = %(market)s AND time >= %(since)s AND time < %(until)s
+"""
+_NEWEST_TRADES = """
+SELECT exchange, symbol, trade_id, time FROM market, LATERAL (
+    SELECT trade_id, time FROM trade WHERE trade.market_id = market.market_id AND time >= (
+        SELECT time - interval '1 second' FROM trade
+        WHERE trade.market_id = market.market_id AND time >= %(since)s ORDER BY time DESC LIMIT 1
+    ) ORDER BY trade_id DESC LIMIT 1
+) AS newest
+"""
+_NEWEST_CANDLES = """
+SELECT exchange, symbol, open_time FROM market, LATERAL (
+    SELECT open_time FROM candle WHERE candle.market_id = market.market_id AND open_time >= %(since)s
+    ORDER BY open_time DESC LIMIT 1
+) AS newest
 """
 # So many of a kind at a look; the others are there at the next one.
 MOST = 1_000
@@ -105,3 +122,34 @@ def silences(
     """Neighbouring trades that lie further apart than ``longest``."""
     values = {"market": number, "since": since, "until": until, "longest": longest, "most": MOST}
     return connection.execute(_SILENCES, values).fetchall()
+
+
+def newest_trades(target: Settings | str, since: datetime) -> dict[Market, tuple[int, datetime]]:
+    """Id and time of the newest trade of each market since then; of those of its last second the highest id.
+
+    Raises:
+        TransientError, UsageError: the server cannot be reached, or it has no schema.
+    """
+    return {
+        Market(exchange, symbol): (number, time)
+        for exchange, symbol, number, time in _rows(target, _NEWEST_TRADES, since)
+    }
+
+
+def newest_candles(target: Settings | str, since: datetime) -> dict[Market, datetime]:
+    """Open time of the newest candle of each market since then.
+
+    Raises:
+        TransientError, UsageError: the server cannot be reached, or it has no schema.
+    """
+    return {
+        Market(exchange, symbol): time for exchange, symbol, time in _rows(target, _NEWEST_CANDLES, since)
+    }
+
+
+def _rows(target: Settings | str, statement: str, since: datetime) -> list[tuple[Any, ...]]:
+    with engine.connect(target, autocommit=True) as connection:
+        try:
+            return connection.execute(statement, {"since": since}).fetchall()
+        except psycopg.Error as error:
+            raise engine.translate(error) from None

@@ -22,7 +22,7 @@ from marketdata.settings import Settings
 from realtime.candles import CandleCore, Rules
 from realtime.health import Health, served
 from realtime.metrics import Metrics
-from realtime.services import letters
+from realtime.services import letters, resuming
 from realtime.services.candle_service import CandleService
 from realtime.services.clock import SteadyClock
 from realtime.services.history import History, LakeThenExchange
@@ -174,7 +174,10 @@ def run_poll(
         stopping = stop or end.enter_context(stopped_by_signals())
         _serve(end, metrics, health, port, settings.metrics_host)
         writer = end.enter_context(BufferedWriter(database_url(settings)))
-        asyncio.run(polled(settings, markets, writer, stopping, metrics=metrics, health=health))
+        held = resuming.candles(settings, markets, datetime.now(UTC))
+        asyncio.run(
+            polled(settings, markets, writer, stopping, metrics=metrics, health=health, resume_from=held)
+        )
 
 
 def _member(instance: str | None) -> dict[str, Any]:
@@ -220,6 +223,9 @@ def run_feed(
     cluster, topics = Cluster.of(settings), Topics.of(settings)
     markets = [Market.parse(name) for name in names] or [tracked.market for tracked in settings.tracked]
     known = positions(cluster, topics, markets)
+    # A topic that is new, or has kept nothing: the store knows how far the market came.
+    absent = [market for market in markets if market not in known]
+    known |= resuming.trades(settings, absent, datetime.now(UTC))
     for market, position in known.items():
         _LOG.info("goes on behind", market=str(market), trade_id=position.trade_id, time=str(position.time))
     metrics, health = Metrics("feed"), Health()

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import polars as pl
@@ -55,13 +55,17 @@ async def polled(
     *,
     metrics: Metrics,
     health: Health,
+    resume_from: Mapping[Market, datetime] | None = None,
 ) -> None:
     """Ask and write until ``stop`` is set.
+
+    Args:
+        resume_from: the last candle of each market that the store has; what has closed since comes first.
 
     Raises:
         UsageError: an exchange does not serve one-minute candles, or does not list a market.
     """
-    poller, issues = CandlePoller(markets, settings), Issues()
+    poller, issues = CandlePoller(markets, settings, resume_from=resume_from), Issues()
 
     async def out(market: Market, _: Interval, served: pl.DataFrame, __: datetime) -> None:
         await asyncio.to_thread(writer.write_candles, market, issues.stored(market, served))
