@@ -7,6 +7,7 @@ from datetime import timedelta
 import polars as pl
 
 from marketdata import quality
+from marketdata.finding import Window, nothing_odd
 from marketdata.thresholds import Thresholds
 from marketdata.trade import in_order
 
@@ -43,7 +44,7 @@ class Profile:
 
 def profile(
     trades: pl.DataFrame,
-    window: quality.Window,
+    window: Window,
     thresholds: Thresholds | None = None,
     *,
     sequential: bool,
@@ -94,7 +95,7 @@ def profile(
     if "received" in trades.columns:
         found.append(quality.clock_skew(trades, more_than=timedelta(milliseconds=limits.skew_ms)))
     some = [each for each in found if len(each)]
-    return _profile(pl.concat(some) if some else quality.nothing_odd(), len(trades), refused)
+    return _profile(pl.concat(some) if some else nothing_odd(), len(trades), refused)
 
 
 def _profile(findings: pl.DataFrame, rows: int, rejected: Mapping[str, int]) -> Profile:

@@ -9,12 +9,12 @@ import polars as pl
 from marketdata import recording
 from marketdata.errors import CorruptFile, NoData
 from marketdata.evidence import OUTAGE, Outage, outage_entry, outages_of_day
+from marketdata.finding import FINDING_SCHEMA, nothing_odd
 from marketdata.lake import Lake
 from marketdata.ledger import Entry, Event, State
 from marketdata.manifest import Ids, Manifest, day_window
 from marketdata.market import Market
 from marketdata.profile import Profile, profile
-from marketdata.quality import FINDING_SCHEMA, nothing_odd
 from marketdata.settings import Settings
 from marketdata.thresholds import Thresholds
 

@@ -4,33 +4,17 @@ A finding says where to look; it refuses nothing. Rules return FINDING_SCHEMA, b
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from marketdata.finding import Window, findings, nothing_odd, of_window
 from marketdata.interval import to_us
 from marketdata.rolling import far_from_median
 from marketdata.trade import TIME, in_order
 
-# One row a finding. value: how far beyond; its unit is the rule's own and named in its docstring.
-# time, until: the stretch it speaks of, both trades included; equal where it speaks of one trade.
-# suspicious: false where something else shows that nothing is wrong. detail: one sentence for a person.
-FINDING_SCHEMA = pl.Schema(
-    {
-        "rule": pl.String(),
-        "time": TIME,
-        "until": TIME,
-        "trade_id": pl.Int64(),
-        "value": pl.Float64(),
-        "suspicious": pl.Boolean(),
-        "detail": pl.String(),
-    }
-)
-
-_NONE = FINDING_SCHEMA.to_frame()
 _GAPS = (timedelta(milliseconds=500), timedelta(seconds=5), timedelta(seconds=30))
 _HOUR_US = 3_600_000_000
 # The 99th percentile of fewer says little; then the day's serves the hour, and below that there is none.
@@ -41,12 +25,6 @@ _ALIKE = ("time", "price", "amount", "side")
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Id = tuple[int, int]
-Window = tuple[datetime, datetime]
-
-
-def nothing_odd() -> pl.DataFrame:
-    """No finding."""
-    return _NONE.clone()
 
 
 def time_gaps(
@@ -116,7 +94,7 @@ def time_gaps(
     detail = pl.concat_str(
         pl.format("No trade for {} s, where {} s are far beyond usual. ", length, limit), told
     )
-    return _findings(
+    return findings(
         pl.col("rule"), rows.with_columns((count != 0).alias("suspicious"), detail.alias("detail"))
     )
 
@@ -168,7 +146,7 @@ def price_outliers(
     detail = pl.format(
         "{} {} % off the median of the trades around; the price {}.", _of_trades("count"), percent, back
     )
-    return _findings(pl.col("rule"), rows.with_columns(detail.alias("detail")))
+    return findings(pl.col("rule"), rows.with_columns(detail.alias("detail")))
 
 
 def volume_outliers(trades: pl.DataFrame, *, times: float = 50.0) -> pl.DataFrame:
@@ -186,7 +164,7 @@ def volume_outliers(trades: pl.DataFrame, *, times: float = 50.0) -> pl.DataFram
     large = trades.filter(beyond)
     detail = pl.format("{} traded at once, where 99 of 100 trades are below {}.", "amount", pl.lit(usual))
     found = large.with_columns((pl.col("amount") / usual).alias("value"), detail.alias("detail"))
-    return _findings(pl.lit("volume outlier"), found)
+    return findings(pl.lit("volume outlier"), found)
 
 
 def repeated_ids(trades: pl.DataFrame, *, at_most: int = 1) -> pl.DataFrame:
@@ -206,7 +184,7 @@ def repeated_ids(trades: pl.DataFrame, *, at_most: int = 1) -> pl.DataFrame:
     counted = trades.filter(pl.col("trade_id").is_in(again.unique().implode())).group_by("trade_id")
     rows = counted.agg(pl.col("time").min(), pl.col("time").max().alias("until"), pl.len().alias("value"))
     detail = pl.format("The id is in {} rows.", "value")
-    return _findings(
+    return findings(
         pl.lit("repeated id"), rows.filter(pl.col("value") > at_most).with_columns(detail.alias("detail"))
     )
 
@@ -243,12 +221,12 @@ def repeated_rows(trades: pl.DataFrame, *, at_most: int = 50, share: float = 0.4
     )
     detail = pl.format("{} rows have one time, price, amount and side.", "value")
     large = groups.filter(pl.col("value") > usual).with_columns(detail.alias("detail"))
-    found = [_findings(pl.lit("repeated row"), large)]
+    found = [findings(pl.lit("repeated row"), large)]
     again = int(groups["value"].sum()) - len(groups)
     if len(trades) >= _OF_A_DAY and again > share * len(trades):
         told = f"{again:,} of {len(trades):,} rows repeat another one under an id of their own."
         ends = trades["time"][0], trades["time"][-1]
-        found.append(_of_the_day("repeated row", ends, again / len(trades), told))
+        found.append(of_window("repeated row", ends, again / len(trades), told))
     return pl.concat(found)
 
 
@@ -302,7 +280,7 @@ def id_holes(
     ordered = wide.with_columns(
         pl.min_horizontal("time", "until").alias("time"), pl.max_horizontal("time", "until").alias("until")
     )
-    return _findings(pl.lit("id hole"), ordered.with_columns(detail.alias("detail")))
+    return findings(pl.lit("id hole"), ordered.with_columns(detail.alias("detail")))
 
 
 def out_of_order(trades: pl.DataFrame, *, more_than: timedelta = timedelta(seconds=1)) -> pl.DataFrame:
@@ -332,7 +310,7 @@ def out_of_order(trades: pl.DataFrame, *, more_than: timedelta = timedelta(secon
         }
     )
     detail = pl.format("Ids go on and time goes back by {} s.", pl.col("value").round(3))
-    return _findings(pl.lit("out of order"), rows.with_columns(detail.alias("detail")))
+    return findings(pl.lit("out of order"), rows.with_columns(detail.alias("detail")))
 
 
 def clock_skew(trades: pl.DataFrame, *, more_than: timedelta = timedelta(seconds=10)) -> pl.DataFrame:
@@ -355,7 +333,7 @@ def clock_skew(trades: pl.DataFrame, *, more_than: timedelta = timedelta(seconds
     skewed = beyond.filter(pl.col("value").abs() > more_than)
     seconds = skewed.with_columns(pl.col("value").dt.total_microseconds() / 1e6)
     detail = pl.format("Received {} s off what is usual here.", pl.col("value").round(3))
-    return _findings(pl.lit("clock skew"), seconds.with_columns(detail.alias("detail")))
+    return findings(pl.lit("clock skew"), seconds.with_columns(detail.alias("detail")))
 
 
 def rejected_share(
@@ -373,9 +351,7 @@ def rejected_share(
     """
     total = rows + sum(rejected.values())
     found = [
-        _of_the_day(
-            f"rejected: {reason}", window, count / total, f"{count:,} of {total:,} rows were refused."
-        )
+        of_window(f"rejected: {reason}", window, count / total, f"{count:,} of {total:,} rows were refused.")
         for reason, count in sorted(rejected.items())
         if count and count / total > at_most
     ]
@@ -416,22 +392,3 @@ def _span(us: int) -> str:
 
 def _of_trades(name: str) -> pl.Expr:
     return pl.when(pl.col(name) == 1).then(pl.lit("1 trade")).otherwise(pl.format("{} trades", name))
-
-
-def _of_the_day(rule: str, window: Window, value: float, detail: str) -> pl.DataFrame:
-    row = {"rule": rule, "time": window[0], "until": window[1], "value": value, "detail": detail}
-    return _findings(pl.lit(rule), pl.DataFrame([row | {"trade_id": None}], schema_overrides=FINDING_SCHEMA))
-
-
-def _findings(rule: str | pl.Expr, rows: pl.DataFrame) -> pl.DataFrame:
-    """FINDING_SCHEMA of rows that have at least ``time``, ``trade_id`` and ``value``."""
-    given: dict[str, Any] = {"until": pl.col("time"), "suspicious": pl.lit(value=True), "detail": pl.lit("")}
-    columns = {name: pl.col(name) if name in rows.columns else default for name, default in given.items()}
-    named = rows.select(
-        (pl.lit(rule) if isinstance(rule, str) else rule).alias("rule"),
-        "time",
-        pl.col("trade_id"),
-        pl.col("value"),
-        *(column.alias(name) for name, column in columns.items()),
-    )
-    return named.select(FINDING_SCHEMA.names()).cast(FINDING_SCHEMA).sort("time", "trade_id")

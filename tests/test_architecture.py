@@ -17,6 +17,7 @@ PURE = (
     "manifest",
     "fold",
     "completeness",
+    "finding",
     "quality",
     "outage",
     "rolling",

@@ -11,13 +11,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from marketdata.errors import NoData
+from marketdata.finding import FINDING_SCHEMA
 from marketdata.lake import Lake
 from marketdata.lake import ledger as lake_ledger
 from marketdata.lake.paths import Part
 from marketdata.manifest import Ids, day_window
 from marketdata.profile import profile
 from marketdata.profiling import profile_day, thresholds_of
-from marketdata.quality import FINDING_SCHEMA
 from marketdata.settings import Settings
 from marketdata.thresholds import Thresholds
 from marketdata.trade import TIME

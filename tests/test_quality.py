@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketdata.finding import FINDING_SCHEMA
 from marketdata.quality import (
-    FINDING_SCHEMA,
     clock_skew,
     id_holes,
     out_of_order,

@@ -12,11 +12,11 @@ import polars as pl
 
 from marketdata.candle import CANDLE_SCHEMA, EXCHANGE_CANDLE_SCHEMA
 from marketdata.errors import UsageError
+from marketdata.finding import FINDING_SCHEMA
 from marketdata.interval import INTERVALS, Interval
 from marketdata.lake.filesystem import Storage
 from marketdata.lake.lake import Lake
 from marketdata.lake.paths import FILE
-from marketdata.quality import FINDING_SCHEMA
 from marketdata.trade import TRADE_SCHEMA
 
 _MINUTE, _DAY = Interval.parse("1m"), Interval.parse("1d")

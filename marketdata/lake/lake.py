@@ -10,6 +10,7 @@ import polars as pl
 
 from marketdata.candle import CANDLE_SCHEMA, EXCHANGE_CANDLE_SCHEMA, hash_of_cells
 from marketdata.errors import StorageError, TransientError, UsageError
+from marketdata.finding import FINDING_SCHEMA
 from marketdata.interval import Interval
 from marketdata.lake import files, parquet, paths, scan
 from marketdata.lake.filesystem import Storage, open_storage
@@ -17,7 +18,6 @@ from marketdata.lake.paths import CandleKind, Kind, Part
 from marketdata.lake.stage import Stage, staged
 from marketdata.manifest import Manifest
 from marketdata.market import Market
-from marketdata.quality import FINDING_SCHEMA
 from marketdata.settings import Settings
 from marketdata.trade import REJECT_SCHEMA, TRADE_SCHEMA, empty_rejects, in_order
 

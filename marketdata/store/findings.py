@@ -7,9 +7,9 @@ import polars as pl
 import psycopg
 from psycopg import Connection
 
+from marketdata.finding import FINDING_SCHEMA
 from marketdata.manifest import day_window
 from marketdata.market import Market
-from marketdata.quality import FINDING_SCHEMA
 from marketdata.settings import Settings
 from marketdata.store import engine, locks
 from marketdata.store.markets import market_id
