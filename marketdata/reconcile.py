@@ -1,6 +1,6 @@
 """Two sets of candles beside each other: what differs (pure)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -122,3 +122,226 @@ def _finding(rows: pl.DataFrame, finding: pl.Expr, column: str) -> pl.DataFrame:
         pl.col(column).cast(pl.Float64).alias("ours"),
         pl.col(f"{column} theirs").cast(pl.Float64).alias("theirs"),
     ).cast(_FINDINGS)
+
+
+# -- the stream beside the batch, and the batch beside the exchange ------------------------------------------
+
+LATE, MISSING, EXTRA = "late trade", "missing", "extra"
+VOLUME, PRICE, PARTIAL = "different volume", "different price", "partial"
+CLASSES = (LATE, MISSING, EXTRA, VOLUME, PRICE, PARTIAL)
+STREAM, BATCH, EXCHANGE = "stream", "batch", "exchange"
+# One row a candle that differs. ``compared_with``: ``stream``, then ``said_`` is the stream's and ``true_``
+# the batch's; or ``exchange``, then they are the batch's and the exchange's own. Drifts: percent of what is
+# true; the close of a candle that one side does not have drifts nowhere. ``alone``: which of the three the
+# other two speak against. ``state`` is given later: what became of it.
+DIFFERENCE_SCHEMA = pl.Schema(
+    {
+        "open_time": TIME,
+        "interval": pl.String(),
+        "compared_with": pl.String(),
+        "finding": pl.String(),
+        "said_close": pl.Float64(),
+        "true_close": pl.Float64(),
+        "said_volume": pl.Float64(),
+        "true_volume": pl.Float64(),
+        "said_trades": pl.Int64(),
+        "true_trades": pl.Int64(),
+        "close_drift": pl.Float64(),
+        "volume_drift": pl.Float64(),
+        "alone": pl.String(),
+        "state": pl.String(),
+    }
+)
+_NO_DIFFERENCE = DIFFERENCE_SCHEMA.to_frame()
+_IDS = ("first_trade_id", "last_trade_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far candles are from the truth, percent: of a candle at most and on average, of all the volume."""
+
+    close_max: float = 0.0
+    close_mean: float = 0.0
+    volume_max: float = 0.0
+    volume_mean: float = 0.0
+    volume_day: float = 0.0
+
+    def beyond(self, percent: float) -> bool:
+        """Whether the close of a candle, or the volume of all together, has drifted further than this."""
+        return self.close_max > percent or self.volume_day > percent
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one comparison came to.
+
+    Attributes:
+        compared: intervals for which at least one side has a candle; ``equal``: those without a finding.
+        counts: findings by class.
+        differences: DIFFERENCE_SCHEMA, by time.
+    """
+
+    compared: int
+    equal: int
+    counts: dict[str, int]
+    drift: Drift
+    differences: pl.DataFrame
+
+
+def classify(
+    said: pl.DataFrame,
+    truth: pl.DataFrame,
+    start: datetime,
+    end: datetime,
+    *,
+    compared_with: str,
+    interval: str = "1m",
+    tolerance: float = 1e-8,
+) -> Side:
+    """Say of each candle with ``open_time`` in ``[start, end)`` how it differs from the truth.
+
+    ``missing``: only the truth has it; ``extra``: the truth has none; ``late trade``: of the stream, it is
+    made of fewer trades, all of them inside those of the truth; ``partial``: of the stream, it had begun
+    before the first trade that was seen; ``different volume`` or ``different price``: neither.
+
+    Args:
+        said: CANDLE_SCHEMA, and ``coverage`` where it is known.
+        truth: CANDLE_SCHEMA or EXCHANGE_CANDLE_SCHEMA; candles without volume stand for empty intervals.
+        compared_with: ``stream`` or ``exchange``.
+        tolerance: as in :func:`compare`.
+    """
+    if (rows := _alike(said, truth, start, end, tolerance)) is not None:
+        return Side(rows, rows, {}, Drift(), _NO_DIFFERENCE)
+    inside = pl.col("open_time").is_between(start, end, closed="left")
+    left = _with_all(said).filter(inside)
+    right = _with_all(truth).filter(inside, pl.col("volume").ne_missing(0.0))
+    both = left.join(right, on="open_time", how="full", suffix=" theirs", coalesce=True)
+    missing, extra = pl.col("close").is_null(), pl.col("close theirs").is_null()
+    different = {name: _differs(name, tolerance) for name in _COLUMNS}
+    prices = pl.any_horizontal(different[name] for name in _PRICES)
+    wrong = both.filter(missing | extra | pl.any_horizontal(different.values()))
+    streamed = pl.lit(compared_with == STREAM)
+    finding = (
+        pl.when(missing).then(pl.lit(MISSING))
+        .when(extra).then(pl.lit(EXTRA))
+        .when(streamed & (pl.col("coverage") == "partial").fill_null(value=False)).then(pl.lit(PARTIAL))
+        .when(streamed & _fewer()).then(pl.lit(LATE))
+        .when(prices).then(pl.lit(PRICE))
+        .otherwise(pl.lit(VOLUME))
+    )  # fmt: skip
+    gap = (pl.col("close") - pl.col("close theirs")).abs()
+    amount = (pl.col("volume").fill_null(0.0) - pl.col("volume theirs").fill_null(0.0)).abs()
+    whole = pl.when(extra).then(pl.col("volume")).otherwise(pl.col("volume theirs"))
+    rows_of = wrong.select(
+        "open_time",
+        pl.lit(interval).alias("interval"),
+        pl.lit(compared_with).alias("compared_with"),
+        finding.alias("finding"),
+        *(
+            pl.col(f"{name}{suffix}").alias(f"{prefix}_{short}")
+            for name, short in (("close", "close"), ("volume", "volume"), ("trade_count", "trades"))
+            for prefix, suffix in (("said", ""), ("true", " theirs"))
+        ),
+        (100 * gap / pl.col("close theirs")).alias("close_drift"),
+        # An exchange that does not say the volume says nothing of its drift.
+        pl.when(~missing & ~extra & pl.col("volume theirs").is_null())
+        .then(None)
+        .otherwise(100 * amount / whole)
+        .alias("volume_drift"),
+        pl.lit("").alias("alone"),
+        pl.lit("").alias("state"),
+    )
+    found = rows_of.select(DIFFERENCE_SCHEMA.names()).cast(dict(DIFFERENCE_SCHEMA)).sort("open_time")  # type: ignore[arg-type]
+    volume = both["volume theirs"].sum()
+    return _side(found, len(both), float(volume or 0.0))
+
+
+def _with_all(candles: pl.DataFrame) -> pl.DataFrame:
+    """The columns that are looked at; null where a side does not have one."""
+    absent = [name for name in (*_IDS, "coverage") if name not in candles.columns]
+    return candles.with_columns(
+        pl.lit(None, pl.String() if name == "coverage" else pl.Int64()).alias(name) for name in absent
+    ).select("open_time", *_COLUMNS, *_IDS, "coverage")
+
+
+def _fewer() -> pl.Expr:
+    """Whether a candle is made of some of the trades of the truth, as far as its numbers can tell."""
+
+    def theirs(name: str) -> pl.Expr:
+        return pl.col(f"{name} theirs")
+
+    inside = (
+        (pl.col("trade_count") < theirs("trade_count")),
+        (pl.col("volume") < theirs("volume")),
+        (pl.col("high") <= theirs("high")) & (pl.col("low") >= theirs("low")),
+        (pl.col("first_trade_id") >= theirs("first_trade_id")).fill_null(value=True),
+        (pl.col("last_trade_id") <= theirs("last_trade_id")).fill_null(value=True),
+    )
+    return pl.all_horizontal(inside).fill_null(value=False)
+
+
+def _side(found: pl.DataFrame, compared: int, volume: float) -> Side:
+    counts = {name: count for name in CLASSES if (count := int((found["finding"] == name).sum()))}
+    off = (found["said_volume"].fill_null(0.0) - found["true_volume"].fill_null(0.0)).abs()
+    known = found["volume_drift"].is_not_null()
+    off_known = float(off.filter(known).sum())
+    drift = Drift(
+        close_max=_number(found["close_drift"].max()),
+        close_mean=_number(found["close_drift"].sum()) / max(compared, 1),
+        volume_max=_number(found["volume_drift"].max()),
+        volume_mean=_number(found["volume_drift"].sum()) / max(compared, 1),
+        volume_day=100 * off_known / volume if volume > 0 else 100.0 * (off_known > 0),
+    )
+    return Side(compared, compared - len(found), counts, drift, found)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+Window = tuple[datetime, datetime]
+
+
+def three_way(
+    stream: pl.DataFrame,
+    batch: pl.DataFrame,
+    exchange: pl.DataFrame,
+    *,
+    streamed: Window,
+    served: Window,
+    tolerance: float = 1e-8,
+) -> tuple[Side, Side]:
+    """Compare one-minute candles of the stream with the batch's, and the batch's with the exchange's own.
+
+    Where all three speak of a candle, ``alone`` names the one that the other two speak against.
+
+    Args:
+        stream, batch: CANDLE_SCHEMA. exchange: EXCHANGE_CANDLE_SCHEMA.
+        streamed, served: the stretches the stream and the exchange speak of; empty where they say nothing.
+    """
+    first = classify(stream, batch, *streamed, compared_with=STREAM, tolerance=tolerance)
+    second = classify(batch, exchange, *served, compared_with=EXCHANGE, tolerance=tolerance)
+    start, end = max(streamed[0], served[0]), min(streamed[1], served[1])
+    if start >= end or (first.differences.is_empty() and second.differences.is_empty()):
+        return first, second
+    third = classify(stream, exchange, start, end, compared_with=EXCHANGE, tolerance=tolerance)
+    shared = pl.col("open_time").is_between(start, end, closed="left")
+    wrong = {
+        side: frame["open_time"].implode()
+        for side, frame in ((1, first.differences), (2, second.differences), (3, third.differences))
+    }
+
+    def differs(number: int) -> pl.Expr:
+        return pl.col("open_time").is_in(wrong[number])
+
+    alone = (
+        pl.when(~shared).then(pl.lit(""))
+        .when(~differs(2)).then(pl.lit(STREAM))
+        .when(~differs(1)).then(pl.lit(EXCHANGE))
+        .when(~differs(3)).then(pl.lit(BATCH))
+        .otherwise(pl.lit(""))
+    ).alias("alone")  # fmt: skip
+    return (
+        replace(first, differences=first.differences.with_columns(alone)),
+        replace(second, differences=second.differences.with_columns(alone)),
+    )

@@ -196,6 +196,14 @@ class Settings(BaseSettings):
             description="Minutes after the first, second, ... attempt that did not help; the last repeats.",
         ),
     ] = "5,30,120"
+    drift_alert_percent: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=100,
+            description="A day whose candles have drifted further, in percent, is told of in an alert.",
+        ),
+    ] = 0.5
     dagster_database_url: Annotated[
         SecretStr | None,
         Field(description="PostgreSQL URL of the Dagster instance. Default: SQLite in HOME."),

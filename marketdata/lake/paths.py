@@ -16,7 +16,7 @@ from marketdata.errors import UsageError
 from marketdata.interval import Interval
 from marketdata.market import Market, symbol_from_slug
 
-Kind = Literal["trades", "rejects", "candles", "exchange_candles", "findings"]
+Kind = Literal["trades", "rejects", "candles", "exchange_candles", "findings", "reconciliation"]
 CandleKind = Literal["candles", "exchange_candles"]
 
 FILE = "part-0.parquet"
@@ -32,9 +32,11 @@ _ROOTS: dict[Kind, str] = {
     "candles": "candles",
     "exchange_candles": "exchange_candles",
     "findings": "findings",
+    "reconciliation": "reconciliation",
 }
 _FILE = re.compile(
-    r"(?P<root>trades|rejected/trades|candles|exchange_candles|findings)/(?:interval=(?P<interval>\w+)/)?"
+    r"(?P<root>trades|rejected/trades|candles|exchange_candles|findings|reconciliation)/"
+    r"(?:interval=(?P<interval>\w+)/)?"
     r"exchange=(?P<exchange>[^/]+)/symbol=(?P<symbol>[^/]+)/date=(?P<date>\d{4}-\d\d-\d\d)/part-0\.parquet"
 )
 _LEDGER_FILE = re.compile(rf"{LEDGER}/date=(?P<date>\d{{4}}-\d\d-\d\d)/[0-9a-f]+\.parquet")
@@ -122,3 +124,8 @@ def ledger_day(key: str) -> date | None:
 def alert_key(digest: str, *, sent: bool) -> str:
     """Where an alert waits, or where it is kept that it went out; ``digest`` is of its key."""
     return f"{ALERTS}/sent/{digest[:2]}/{digest}.json" if sent else f"{ALERTS_WAITING}/{digest}.json"
+
+
+def report_key(day: date) -> str:
+    """Where the daily report lies."""
+    return f"reports/date={day.isoformat()}/report.html"

@@ -1,0 +1,278 @@
+"""A day of one market: the stream beside the batch, and the batch beside the exchange's own candles.
+
+What the stream had said wrong is put right in the store and told to live readers. Where the exchange's
+candles differ and no ids prove ours, the day's trades are asked for once more. What stays wrong is said. The
+result lies in the lake, one row a candle that differs; its figures go to the store, its story to the ledger.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+
+from marketdata import recording
+from marketdata.backfill import DayReport, backfill
+from marketdata.comparing import Compared, compare_sides, imported, proved, said, why
+from marketdata.correcting import Corrected, correct
+from marketdata.errors import CorruptFile
+from marketdata.lake import Lake
+from marketdata.lake import reconciliation as in_lake
+from marketdata.manifest import Status, day_window
+from marketdata.market import Market
+from marketdata.reconcile import BATCH, EXCHANGE, EXTRA, STREAM, Drift, Side
+from marketdata.reconciliation_story import EXPLAINED, REPAIRED, WRONG, Story
+from marketdata.settings import Settings
+
+__all__ = ["EXPLAINED", "REPAIRED", "WRONG", "Reconciled", "known_result", "reconcile_day", "said"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """How a day compares, and what was done about it.
+
+    Attributes:
+        sides: ``stream`` and ``exchange``, each where there was something to compare with.
+        differences: DIFFERENCE_SCHEMA; ``state`` is ``repaired``, ``explained`` or ``wrong``.
+        settled: whether nothing stays wrong. sentence: all of it, for a person.
+        known: whether the same had been compared before, so that nothing was done.
+        published: corrected candles that live readers were told of.
+    """
+
+    market: Market
+    day: date
+    sides: Mapping[str, Side]
+    differences: pl.DataFrame
+    settled: bool
+    sentence: str
+    known: bool = False
+    published: int = 0
+
+    def wrong(self, side: str) -> int:
+        """How many candles stay wrong of one comparison."""
+        stays = (pl.col("compared_with") == side) & (pl.col("state") == WRONG)
+        return len(self.differences.filter(stays))
+
+
+def reconcile_day(
+    settings: Settings,
+    lake: Lake,
+    market: Market,
+    day: date,
+    *,
+    now: datetime,
+    run_id: str = "",
+    streamed: pl.DataFrame | None = None,
+    again: bool = False,
+) -> Reconciled:
+    """Compare a day, repair what can be repaired, and keep the result.
+
+    A day of which nothing has changed since it was compared is not compared again.
+
+    Args:
+        now: when it is done (UTC). run_id: by which run, for the ledger.
+        streamed: as :func:`marketdata.comparing.said` gives it; read from the store by default.
+        again: compare and repair also what was compared before.
+
+    Raises:
+        NoData: the lake does not hold the day.
+        TransientError: the exchange, the store or a broker is away; run it again.
+        CorruptFile, StorageError, PermanentError: from the lake, the store or the exchange.
+    """
+    if streamed is None:
+        streamed = said(settings, market, *day_window(day))
+    found = compare_sides(lake, market, day, streamed)
+    before = _held(lake, market, day)
+    if before is not None and not again and before.get("inputs") == found.inputs:
+        return _known(lake, market, day, before)
+    first = found
+    asked = _must_ask(found) and (
+        again or before is None or before.get("asked") != found.manifest.content_hash
+    )
+    if asked:
+        _ask_again(settings, lake, market, day, now)
+        found = compare_sides(lake, market, day, streamed)
+    differences, done = _repair(settings, found)
+    kept = None if found.stream.compared else _kept_stream(lake, market, day, before)
+    sides = _sides(found, kept)
+    if kept is not None:
+        differences = pl.concat([kept.differences, differences])
+    differences = differences.sort("open_time", "compared_with", maintain_order=True)
+    settled = not (differences["state"] == WRONG).any()
+    outcome = Reconciled(market, day, sides, differences, settled, _sentence(sides, differences, found))
+    outcome = replace(outcome, published=done.published)
+    story = Story(
+        first,
+        found,
+        differences,
+        done.published,
+        asked,
+        _left(lake, market, day, before),
+        at=now,
+        run_id=run_id,
+    )
+    entries = list(story.entries(settings.drift_alert_percent, new_stream=kept is None))
+    if entries:
+        recording.record(settings, lake, entries)
+    _keep(settings, lake, outcome, found, asked_for=_asked_for(before, found, asked=asked), now=now)
+    return outcome
+
+
+# -- repairing ------------------------------------------------------------------------------------------
+
+
+def _must_ask(found: Compared) -> bool:
+    """Whether the exchange should be asked for the trades once more.
+
+    Not where ids prove them, not for a day known to be incomplete, which is asked for anyway, and not in
+    place of a file that somebody has imported.
+    """
+    manifest = found.manifest
+    differs = len(found.exchange.differences) > 0
+    unproved = manifest.status is Status.COMPLETE and not proved(manifest) and not manifest.not_served
+    return differs and unproved and not imported(manifest)
+
+
+def _ask_again(settings: Settings, lake: Lake, market: Market, day: date, now: datetime) -> None:
+    (outcome,) = backfill(lake, [(market, day)], settings, now=now, refresh=True, fold=True)
+    if not isinstance(outcome, DayReport):
+        raise outcome[1]
+
+
+def _repair(settings: Settings, found: Compared) -> tuple[pl.DataFrame, Corrected]:
+    """The differences with what became of each, and what was done in the store."""
+    manifest, stream = found.manifest, found.stream.differences
+    complete = manifest.status is Status.COMPLETE
+    # A batch that lacks trades itself is the truth only where it has more of them.
+    better = pl.col("true_trades") > pl.col("said_trades").fill_null(0)
+    right = pl.lit(complete) | better.fill_null(value=False)
+    trusted = pl.lit(proved(manifest)) | (pl.col("alone") != BATCH)
+    state = pl.when(right & trusted).then(pl.lit(REPAIRED)).otherwise(pl.lit(WRONG))
+    stream = stream.with_columns(state.alias("state"))
+    done = Corrected(found.batch.clear())
+    mended = stream.filter(pl.col("state") == REPAIRED)
+    if len(mended):
+        extra = mended.filter(pl.col("finding") == EXTRA)["open_time"].to_list()
+        opens = mended.filter(pl.col("finding") != EXTRA).select("open_time")
+        done = correct(
+            settings,
+            manifest.market,
+            found.batch.join(opens, on="open_time", how="semi", maintain_order="left"),
+            source="import" if imported(manifest) else "batch",
+            coverage=manifest.status.value,
+            remove=extra,
+        )
+    explained = proved(manifest) or (complete and bool(manifest.not_served))
+    exchange = found.exchange.differences.with_columns(
+        pl.lit(EXPLAINED if explained else WRONG).alias("state")
+    )
+    return pl.concat([stream, exchange]), done
+
+
+# -- the result ------------------------------------------------------------------------------------------
+
+
+def _held(lake: Lake, market: Market, day: date) -> dict[str, Any] | None:
+    try:
+        return in_lake.result(lake, market, day)
+    except CorruptFile:  # it is written anew
+        return None
+
+
+def known_result(lake: Lake, market: Market, day: date) -> Reconciled | None:
+    """The result that is kept of a day; ``None`` when it was not reconciled.
+
+    Raises:
+        CorruptFile: the file is cut or foreign.
+    """
+    result = in_lake.result(lake, market, day)
+    return None if result is None else _known(lake, market, day, result)
+
+
+def _known(lake: Lake, market: Market, day: date, result: Mapping[str, Any]) -> Reconciled:
+    differences = in_lake.differences(lake, market, day)
+    sides = {name: _side_of(body, differences, name) for name, body in result["sides"].items()}
+    return Reconciled(market, day, sides, differences, result["settled"], result["sentence"], known=True)
+
+
+def _left(lake: Lake, market: Market, day: date, before: Mapping[str, Any] | None) -> set[tuple[str, str]]:
+    """Sides and classes of which something was left wrong before."""
+    if before is None or before.get("settled", True):
+        return set()
+    differences = in_lake.differences(lake, market, day).filter(pl.col("state") == WRONG)
+    return {(side, kind) for side, kind in differences.select("compared_with", "finding").rows()}
+
+
+def _side_of(body: Mapping[str, Any], differences: pl.DataFrame, name: str) -> Side:
+    mine = differences.filter(pl.col("compared_with") == name)
+    return Side(body["compared"], body["equal"], dict(body["counts"]), Drift(**body["drift"]), mine)
+
+
+def _kept_stream(lake: Lake, market: Market, day: date, before: Mapping[str, Any] | None) -> Side | None:
+    """What was found of the stream when the store still knew what it had said."""
+    if before is None or STREAM not in before.get("sides", {}):
+        return None
+    return _side_of(before["sides"][STREAM], in_lake.differences(lake, market, day), STREAM)
+
+
+def _sides(found: Compared, kept: Side | None) -> dict[str, Side]:
+    sides = {STREAM: kept or found.stream, EXCHANGE: found.exchange}
+    return {name: side for name, side in sides.items() if side.compared}
+
+
+def _asked_for(before: Mapping[str, Any] | None, found: Compared, *, asked: bool) -> str:
+    """The trades that are what the exchange serves, as it was asked once more; empty where it was not."""
+    if asked:
+        return found.manifest.content_hash
+    return str(before.get("asked", "")) if before is not None else ""
+
+
+def _keep(
+    settings: Settings, lake: Lake, outcome: Reconciled, found: Compared, *, asked_for: str, now: datetime
+) -> None:
+    bodies = {
+        name: {
+            "compared": side.compared,
+            "equal": side.equal,
+            "counts": side.counts,
+            "drift": asdict(side.drift),
+            "wrong": outcome.wrong(name),
+        }
+        for name, side in outcome.sides.items()
+    }
+    result: in_lake.Result = {
+        "inputs": found.inputs,
+        "trades": found.manifest.content_hash,
+        "asked": asked_for,
+        "sides": bodies,
+        "settled": outcome.settled,
+        "sentence": outcome.sentence,
+    }
+    if settings.database_url is not None and outcome.sides:
+        from marketdata.store import reconciliations  # the store is an optional part  # noqa: PLC0415
+
+        sides = {name: (side, outcome.wrong(name)) for name, side in outcome.sides.items()}
+        reconciliations.put(settings, outcome.market, outcome.day, sides, now)
+    in_lake.write(lake, outcome.market, outcome.day, outcome.differences, result)
+
+
+def _sentence(sides: Mapping[str, Side], differences: pl.DataFrame, found: Compared) -> str:
+    told = []
+    for name, nothing in ((STREAM, "Nothing was streamed"), (EXCHANGE, "The exchange's own are not held")):
+        side = sides.get(name)
+        if side is None:
+            told.append(f"{nothing}.")
+            continue
+        who = "Of what was streamed" if name == STREAM else "Beside the exchange's own"
+        text = f"{who} {side.equal:,} of {side.compared:,} candles are equal"
+        mine = differences.filter(pl.col("compared_with") == name)
+        states = dict(mine.group_by("state").len().rows())
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in side.counts.items())
+        became = ", ".join(
+            f"{states[state]:,} {state}" for state in (REPAIRED, EXPLAINED, WRONG) if states.get(state)
+        )
+        told.append(f"{text}; {kinds}: {became}." if kinds else f"{text}.")
+    if (differences["state"] == EXPLAINED).any():
+        told.append(why(found.manifest))
+    return " ".join(told)
