@@ -100,8 +100,13 @@ def of_profile(platform: Platform, job: Job, found: DayProfile) -> Metadata:
 
 def judged(platform: Platform, job: Job) -> Verdict:
     """Whether anything about a day is odd that nothing explains, by the findings kept in the lake."""
-    if platform.lake.findings_facts(job.market, job.day) is None:
+    facts = platform.lake.findings_facts(job.market, job.day)
+    if facts is None:
         return Verdict(passed=False, sentence="Nobody has looked at this day.", notable=True)
+    manifest = platform.lake.manifest(job.market, job.day)
+    if manifest is None or facts["trades"] != manifest.content_hash:
+        said = "The day was looked at when it held other trades."
+        return Verdict(passed=False, sentence=said, notable=True)
     findings = platform.lake.read_findings(job.market, *day_window(job.day))
     odd = findings.filter("suspicious")
     if odd.is_empty():
@@ -109,5 +114,5 @@ def judged(platform: Platform, job: Job) -> Verdict:
         return Verdict(passed=True, sentence=f"Nothing odd.{explained}")
     counts = odd.group_by("rule").len().sort("rule").rows()
     said = ", ".join(f"{count:,} x {rule}" for rule, count in counts)
-    facts = {"findings": dg.MetadataValue.md(table(_SHOWN, [odd.head(_FIRST)]))}
-    return Verdict(passed=False, sentence=f"{said}.", notable=True, metadata=facts)
+    shown = {"findings": dg.MetadataValue.md(table(_SHOWN, [odd.head(_FIRST)]))}
+    return Verdict(passed=False, sentence=f"{said}.", notable=True, metadata=shown)

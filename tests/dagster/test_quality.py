@@ -1,12 +1,14 @@
 """The quality asset and its check, run in this process against a local exchange."""
 
+from dataclasses import replace
+
 import polars as pl
 
 from marketdata.lake import ledger as lake_ledger
 from marketdata.manifest import day_window
 from marketdata_dagster.checks import COMPLETE
 from marketdata_dagster.defs.partitions import Job
-from marketdata_dagster.defs.quality import NOTHING_ODD
+from marketdata_dagster.defs.quality import NOTHING_ODD, judged
 from tests.dagster.conftest import DAYS, DOT, USDT, World
 
 JOB = Job(DOT, DAYS[0])
@@ -53,6 +55,19 @@ def test_a_fat_finger_is_a_warning_that_stops_nothing(world: World) -> None:
     assert entries.select("subject", "reason", "run_id").rows() == [("quality", "fat finger", result.run_id)]
     assert world.run(JOB, assets=("quality",)).success
     assert len(lake_ledger.read(world.lake)) == 1
+
+
+def test_findings_of_other_trades_than_the_lake_holds_say_nothing_of_the_day(world: World) -> None:
+    assert judged(world.platform, JOB).sentence == "Nobody has looked at this day."
+    assert world.run(JOB, assets=BOTH).success
+    assert judged(world.platform, JOB).passed
+    manifest = world.lake.manifest(DOT, DAYS[0])
+    assert manifest is not None
+    trades = world.lake.read_trades(DOT, *day_window(DAYS[0]))
+    world.lake.write_trades(DOT, DAYS[0], trades, replace(manifest, content_hash="sha256:other"))
+    verdict = judged(world.platform, JOB)
+    assert (verdict.passed, verdict.notable) == (False, True)
+    assert "other trades" in verdict.sentence
 
 
 def test_the_check_of_the_trades_shows_what_speaks_for_the_day(world: World) -> None:

@@ -16,6 +16,8 @@ from marketdata.profiling import profile_day
 from marketdata.settings import Settings
 from marketdata.store import findings
 from marketdata.store.engine import connect
+from tests.conftest import ROOT
+from tests.docs.blocks import blocks
 from tests.lake.world import BTC, DAY, ETH, NEXT, NOW, manifest_of, trades_of, without
 
 LOST = (int(trades_of(DAY)["trade_id"][10]), int(trades_of(DAY)["trade_id"][11]))
@@ -46,6 +48,14 @@ def test_a_finding_of_a_whole_day_has_no_trade(database: str) -> None:
     with connect(database) as connection:
         rows = connection.execute("SELECT exchange, symbol, day, rule, trade_id FROM v_finding").fetchall()
     assert rows == [("kraken", "BTC/USD", DAY, "rejected: price not positive", None)]
+
+
+def test_the_query_of_the_document_counts_by_rule(database: str) -> None:
+    (query,) = [b.text for b in blocks(ROOT / "docs" / "quality.md") if b.language == "sql"]
+    findings.replace_day(database, BTC, DAY, found_on(LOST))
+    with connect(database) as connection:
+        connection.execute("UPDATE finding SET day = current_date - 1")
+        assert connection.execute(query.encode()).fetchall() == [("id hole", 1, 1)]
 
 
 def test_a_look_at_a_day_of_the_lake_goes_to_the_store(database: str, tmp_path: Path) -> None:
