@@ -27,7 +27,8 @@ def of_entries(settings: Settings, entries: pl.DataFrame) -> Iterator[Alert]:
         if found is not None:
             severity, title = found
             market = Market(entry["exchange"], entry["symbol"])
-            asset = _ASSETS.get(entry["subject"], entry["subject"])
+            about = "stream" if entry["reason"] == DRIFT else entry["subject"]
+            asset = _ASSETS.get(about, about)
             yield Alert(
                 key=f"ledger {entry['entry_id']}",
                 title=title,

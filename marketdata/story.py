@@ -84,9 +84,9 @@ def markdown(entries: pl.DataFrame) -> str:
         return "The ledger has nothing of this day."
     lines: list[str] = []
     for case, steps in stories[-_MOST_IN_MARKDOWN:]:
-        lines.append(f"- **{_safe(headline(case))}** (`{case['case']}`)")
+        lines.append(f"- **{safe(headline(case))}** (`{case['case']}`)")
         lines += [
-            f"  - {each['at']:%Y-%m-%d %H:%M:%S} {step(each)}: {_safe(_sentence(each))}" for each in steps
+            f"  - {each['at']:%Y-%m-%d %H:%M:%S} {step(each)}: {safe(_sentence(each))}" for each in steps
         ]
     more = len(stories) - _MOST_IN_MARKDOWN
     if more > 0:
@@ -121,6 +121,6 @@ def _shown(value: object) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _safe(text: str) -> str:
-    """Nothing of it is Markdown."""
+def safe(text: str) -> str:
+    """The same as text of Markdown, whatever is in it."""
     return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;").replace("`", "'")

@@ -5,6 +5,7 @@ all of them. So each evaluation is yielded with its partition and with the mater
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,7 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from sqlalchemy import select
 
+from marketdata_dagster import story
 from marketdata_dagster.defs.partitions import Job, jobs
 from marketdata_dagster.defs.resources import Platform
 from marketdata_dagster.storage import LocalEventLog
@@ -42,9 +44,13 @@ def build(
     def complete(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
         wanted = jobs(exchange, context.partition_keys, context.run.tags)
         now = platform.now()
-        yield from evaluate(
-            context, trades.key, COMPLETE, wanted, lambda job: every_trade_is_there(platform.lake, job, now)
-        )
+        told = story.teller(platform.settings, platform.lake)
+
+        def judge(job: Job) -> Verdict:
+            verdict = every_trade_is_there(platform.lake, job, now)
+            return replace(verdict, metadata={**verdict.metadata, **told(job.market, job.day)})
+
+        yield from evaluate(context, trades.key, COMPLETE, wanted, judge)
 
     def agree(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
         wanted = jobs(exchange, context.partition_keys, context.run.tags)

@@ -14,6 +14,7 @@ from marketdata_dagster.defs import (
     live_gaps,
     partitions,
     quality,
+    report,
     store_candles,
     store_trades,
     trades,
@@ -57,10 +58,11 @@ def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
             assets.append(live_gaps.build(exchange, markets))
         made_of[exchange] = made
     asking = automation.build(exchanges, made_of, days_of, store=store)
+    page, page_daily = report.build(tracked)
     return dg.Definitions(
-        assets=[*assets, *(asset for made in asking.assets.values() for asset in made)],
+        assets=[*assets, page, *(asset for made in asking.assets.values() for asset in made)],
         asset_checks=asset_checks,
-        schedules=asking.schedules,
+        schedules=[*asking.schedules, page_daily],
         sensors=[*asking.sensors, alerts.build()],
         resources={"platform": Platform()},
         executor=dg.in_process_executor,

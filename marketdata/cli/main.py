@@ -259,6 +259,26 @@ def repairs(
 
 
 @app.command(
+    "report",
+    epilog="[b]Examples[/b]\n\nmarketdata report\n\nmarketdata report --day 2025-06-08 --open",
+)
+def report_(
+    *,
+    day: Annotated[
+        str | None, typer.Option("--day", metavar="DAY", help="A UTC day. Default: yesterday.")
+    ] = None,
+    browse: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+) -> int:
+    """Write the report of a day: coverage, drift, late trades, rejected rows, findings and cases.
+
+    It is one HTML file in the lake, which needs nothing else; its path is printed.
+    """
+    from marketdata.cli.report import run_report
+
+    return run_report(day, browse=browse)
+
+
+@app.command(
     "compare",
     epilog="[b]Example[/b]\n\nmarketdata compare kraken:BTC/USD --last 1d",
 )
