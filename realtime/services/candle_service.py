@@ -175,7 +175,7 @@ class CandleService:
         except MarketDataError:
             transactions.close()
             raise
-        self._served[partition] = _Served(candles, Committer(transactions, self._pool, start.position))
+        self._served[partition] = _Served(candles, Committer(transactions, start.position))
         _LOG.info("partition taken", partition=partition, offset=start.offset, position=start.position)
         return start.offset
 

@@ -1,13 +1,18 @@
 """Transactions of a partition: finals, late trades, dead letters and offset go out together or not at all."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
 from marketdata.bus.envelope import DeadLetter
+from marketdata.errors import TransientError
 from realtime.services.checkpoint import Checkpoint
 from realtime.services.partition import Outcome
+
+# Longer than what its steps may take together while a broker starts again.
+PATIENCE_S = 40.0
 
 
 @dataclass(slots=True)
@@ -50,11 +55,16 @@ class Transactions(Protocol):
 
 
 class Committer:
-    """Commits one piece of work after the other, in a thread, so that trades do not wait for the broker."""
+    """Commits one piece of work after the other, in a thread, so that trades do not wait for the broker.
 
-    def __init__(self, transactions: Transactions, pool: ThreadPoolExecutor, position: int) -> None:
+    A transaction that does not end is given up: Kafka's client may wait for ever for offsets that it was
+    sending when the broker went away, whatever timeout it was given. Its thread is left behind; whoever takes
+    the transactions over fences it off, so nothing that it may still do counts.
+    """
+
+    def __init__(self, transactions: Transactions, position: int, *, patience_s: float = PATIENCE_S) -> None:
         """``position``: where the partition stands; so far all is committed."""
-        self._transactions, self._pool = transactions, pool
+        self._transactions, self._patience_s = transactions, patience_s
         self._running: Future[float] | None = None
         self._begun = position
         self.committed_at = monotonic()
@@ -72,39 +82,72 @@ class Committer:
     def start(self, work: Work, checkpoint: Checkpoint) -> None:
         """Begin to commit; not while it is :attr:`busy`."""
         self._begun, self.committed_at = checkpoint.position, monotonic()
-        self._running = self._pool.submit(self._commit, work, checkpoint)
+        running: Future[float] = Future()
+        self._running = running
+
+        def run() -> None:
+            try:
+                running.set_result(self._commit(work, checkpoint))
+            except BaseException as error:  # for whoever asks for the result
+                running.set_exception(error)
+
+        # Not of a pool: one that is stuck would be waited for when the process ends.
+        threading.Thread(target=run, name="commit", daemon=True).start()
 
     def result(self) -> float | None:
         """Seconds of a transaction that has ended since it was asked last.
 
         Raises:
-            MarketDataError: it was not committed.
+            MarketDataError: it was not committed, or does not end.
         """
-        if self._running is None or not self._running.done():
+        if self._running is None or not (self._running.done() or self._overdue()):
             return None
-        ended, self._running = self._running, None
-        return ended.result()
+        return self.wait()
 
     def wait(self) -> float | None:
-        """The same, once it has ended."""
+        """The same, once it has ended.
+
+        Raises:
+            MarketDataError: as :meth:`result`.
+        """
         if self._running is None:
             return None
-        ended, self._running = self._running, None
-        return ended.result()
+        try:
+            took = self._running.result(self._left_s())
+        except TimeoutError:
+            msg = f"A transaction has not ended within {self._patience_s:.0f} s."
+            raise TransientError(msg) from None
+        except BaseException:
+            self._running = None
+            raise
+        self._running = None
+        return took
 
     def close(self) -> None:
         """Give the partition up; waits for a transaction under way."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.exception()
-        self._transactions.close()
+        if self._ended():
+            self._transactions.close()
 
     def drop(self) -> None:
         """The same at once: nothing is aborted, and a transaction under way may end either way."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.exception()
-        self._transactions.drop()
+        if self._ended():
+            self._transactions.drop()
+
+    def _ended(self) -> bool:
+        """Wait for a transaction under way; false for one that is left behind."""
+        if self._running is not None:
+            try:
+                self._running.exception(self._left_s())
+            except TimeoutError:
+                return False
+            self._running = None
+        return True
+
+    def _left_s(self) -> float:
+        return max(0.0, self.committed_at + self._patience_s - monotonic())
+
+    def _overdue(self) -> bool:
+        return not self._left_s()
 
     def _commit(self, work: Work, checkpoint: Checkpoint) -> float:
         began = monotonic()

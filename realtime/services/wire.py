@@ -33,7 +33,7 @@ _LOG = structlog.stdlib.get_logger(__name__)
 _MOST = 50_000
 # The broker's default limit of what may be committed beside an offset.
 _MOST_METADATA = METADATA_BYTES
-_TRANSACTION_S = 30.0
+_TRANSACTION_S = 15.0
 
 
 class Owner(Protocol):
