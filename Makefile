@@ -26,8 +26,9 @@ demo: $(VENV)/.run ## the main job on a synthetic market: fetch, prove, fold, co
 up: $(VENV)/.run ## Dagster UI, daemon and the local exchange, until Ctrl-C
 	@$(BIN)/python -m marketdata_dagster.up $(ARGS)
 
+# Most of their time tests wait for real parts, so three at once suit two cores; each has parts of its own.
 test: $(VENV)/.dev ## all tests (ARGS="-k fold" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev ## linters, types, import arrows, the code location
 	@$(BIN)/ruff check .

@@ -51,6 +51,18 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the folders whose tests wait long for real parts begin, so that no worker ends with them alone."""
+    waiting = ("tests/dagster", "tests/realtime/faults", "tests/docs", "tests/kafka", "tests/realtime")
+    order = {folder: place for place, folder in enumerate(waiting)}
+
+    def place(item: pytest.Item) -> int:
+        folder = next((name for name in waiting if item.nodeid.startswith(f"{name}/")), "")
+        return order.get(folder, len(order))
+
+    items.sort(key=place)
+
+
 def _unexcused(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
     return [
         report for report in reporter.stats.get("skipped", []) if NO_TIMESCALEDB not in str(report.longrepr)
