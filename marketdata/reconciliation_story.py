@@ -58,8 +58,6 @@ class Story:
     def _entry(self, event: Event, state: State, side: str, reason: str, detail: str, **more: Any) -> Entry:
         manifest = self.found.manifest
         about = (manifest.market, SUBJECTS[side], reason, *day_window(manifest.day), detail)
-        # The same can be found and repaired twice, of other candles.
-        more["after"] = more.get("after", {}) | {"compared": self.found.inputs[:12]}
         return Entry(self.at, event, state, *about, run_id=self.run_id, **more)
 
     def _stream(self, kind: str, count: int) -> Iterator[Entry]:
@@ -74,7 +72,9 @@ class Story:
         if wrong < count:
             text = f"{count - wrong:,} put right in the store; {self.published:,} told to live readers."
             yield self._entry(Event.REPAIR, State.OPEN, STREAM, kind, text, attempt=1, before=before)
-        after: dict[str, Any] = {"candles wrong": wrong, "trades": int(mine["true_trades"].sum())}
+        after: dict[str, Any] = {"candles": wrong, "equal": self.found.stream.equal}
+        if kind != EXTRA:
+            after["trades"] = int(mine["true_trades"].sum())
         if wrong:
             text = f"{wrong:,} wait: the batch itself is not proved to have all trades of the day."
             yield self._entry(Event.OUTCOME, State.OPEN, STREAM, kind, text, attempt=1, after=after)
@@ -85,8 +85,8 @@ class Story:
     def _exchange(self, kind: str) -> Iterator[Entry]:
         was, left = (side.exchange.counts.get(kind, 0) for side in (self.first, self.found))
         manifest = self.found.manifest
-        before = {"candles": was, "trades hash": self.first.manifest.content_hash}
-        after = {"candles": left, "trades hash": manifest.content_hash}
+        before = {"candles": was, "equal": self.first.exchange.equal, "trades": self.first.manifest.rows}
+        after = {"candles": left, "equal": self.found.exchange.equal, "trades": manifest.rows}
         text = f"{was:,} candles beside the exchange's own: {kind}."
         if left and proved(manifest):
             told = f"{text} {why(manifest)}"

@@ -29,7 +29,8 @@ from marketdata_dagster.verdicts import Verdict, candles_agree_with_the_exchange
 COMPLETE = "every_trade_is_there"
 AGREE = "candles_agree_with_the_exchange"
 STORED = "the_store_equals_the_lake"
-_BLOCKING = (COMPLETE, STORED)
+RECONCILED = "stream_batch_and_exchange_agree"
+_BLOCKING = (COMPLETE, STORED, RECONCILED)
 
 
 def build(

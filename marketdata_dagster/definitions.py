@@ -14,6 +14,7 @@ from marketdata_dagster.defs import (
     live_gaps,
     partitions,
     quality,
+    reconciliation,
     report,
     store_candles,
     store_trades,
@@ -53,9 +54,13 @@ def _build(tracked: tuple[Tracked, ...], *, store: bool) -> dg.Definitions:
         asset_checks.append(quality.check(exchange, days, odd))
         if store:
             stored = store_trades.build(exchange, days, policy, raw)
-            made += [stored, store_candles.build(exchange, days, policy, folded)]
+            held = store_candles.build(exchange, days, policy, folded)
+            made += [stored, held]
             asset_checks.append(checks.of_store(exchange, days, stored))
             assets.append(live_gaps.build(exchange, markets))
+        compared = reconciliation.build(exchange, days, policy, [folded, theirs, *([held] if store else [])])
+        made.append(compared)
+        asset_checks.append(reconciliation.check(exchange, days, compared))
         made_of[exchange] = made
     asking = automation.build(exchanges, made_of, days_of, store=store)
     page, page_daily = report.build(tracked)

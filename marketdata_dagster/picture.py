@@ -66,6 +66,29 @@ def of_day(candles: pl.DataFrame, day: date, marks: pl.Series | None = None) -> 
     return caption.strip()
 
 
+def of_drift(drift: pl.DataFrame, day: date) -> str:
+    """Markdown with a picture of how far candles had drifted over the day, never longer than INLINE_LIMIT.
+
+    Args:
+        drift: ``open_time`` (TIME) and ``drift`` in percent, sorted by time; of each half an hour the
+            largest is drawn.
+        day: the UTC day, drawn from midnight to midnight.
+    """
+    if drift.is_empty():
+        return "No drift."
+    slots, most = 48, float(drift["drift"].max())  # type: ignore[arg-type]
+    at = (drift["open_time"].to_physical().to_numpy() - to_us(day_window(day)[0])) * slots // _DAY_US
+    canvas = np.zeros((_CANDLE_ROWS // 2, slots * _SLOT), dtype=np.uint8)
+    canvas[-1:] = _VOLUME
+    for slot, percent in zip(at.tolist(), drift["drift"].to_list(), strict=True):
+        tall = max(2, round(percent / most * len(canvas))) if most > 0 else 2
+        canvas[len(canvas) - tall :, slot * _SLOT : (slot + 1) * _SLOT - 1] = _FALLING
+    image = b64encode(_png(canvas)).decode()
+    caption = f"drift up to {most:.4g} %, 00:00 to 24:00 UTC"
+    text = f"![{day}](data:image/png;base64,{image})\n\n{caption}"
+    return text if len(text) <= INLINE_LIMIT else caption
+
+
 def _draw(candles: pl.DataFrame, day: date, slots: int) -> Canvas:
     """Candles and volume as palette numbers, one slot of pixels a candle."""
     start = to_us(day_window(day)[0])
