@@ -22,20 +22,30 @@ def of_entries(settings: Settings, entries: pl.DataFrame) -> Iterator[Alert]:
         settings: for links.
         entries: LEDGER_SCHEMA.
     """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for entry in entries.iter_rows(named=True):
-        found = _severity_and_title(entry)
+        # All markets of a dead feed are told of together: they share its socket.
+        together = (entry["exchange"], entry["start"], entry["event"], entry["reason"] == DEAD)
+        groups.setdefault(together if entry["reason"] == DEAD else (entry["entry_id"],), []).append(entry)
+    for first, *others in groups.values():
+        found = _severity_and_title(first)
         if found is not None:
             severity, title = found
-            market = Market(entry["exchange"], entry["symbol"])
-            about = "stream" if entry["reason"] == DRIFT else entry["subject"]
+            market = Market(first["exchange"], first["symbol"])
+            about = "stream" if first["reason"] == DRIFT else first["subject"]
             asset = _ASSETS.get(about, about)
             yield Alert(
-                key=f"ledger {entry['entry_id']}",
+                key=_key(first),
                 title=title,
-                text=f"{entry['detail']} Its story: marketdata repairs --case {entry['case']}",
+                text=f"{first['detail']} Its story: marketdata repairs --case {first['case']}",
                 severity=severity,
-                link=link(settings, market, asset, entry["start"].date()),
+                link=link(settings, market, asset, first["start"].date()),
+                covers=tuple(_key(each) for each in others),
             )
+
+
+def _key(entry: dict[str, Any]) -> str:
+    return f"ledger {entry['entry_id']}"
 
 
 def _severity_and_title(entry: dict[str, Any]) -> tuple[Severity, str] | None:
@@ -45,9 +55,9 @@ def _severity_and_title(entry: dict[str, Any]) -> tuple[Severity, str] | None:
         what = f"{market} {_when(entry)}: {entry['subject']} {entry['reason']}"
         return Severity.ERROR, f"{what}, given up after {attempts}"
     if entry["reason"] == DEAD and entry["event"] == Event.FINDING:
-        return Severity.ERROR, f"{market}: the feed is dead"
+        return Severity.ERROR, f"{entry['exchange']}: the feed is dead"
     if entry["reason"] == DEAD and entry["state"] == State.REPAIRED:
-        return Severity.INFO, f"{market}: the feed is back"
+        return Severity.INFO, f"{entry['exchange']}: the feed is back"
     if entry["reason"] == DRIFT and entry["event"] == Event.FINDING:
         return Severity.ERROR, f"{market} {_when(entry)}: stream and history drift apart"
     return None

@@ -204,6 +204,10 @@ class Settings(BaseSettings):
             description="A day whose candles have drifted further, in percent, is told of in an alert.",
         ),
     ] = 0.5
+    feed_dead_seconds: Annotated[
+        float,
+        Field(gt=0, description="A feed that has received nothing for so long is told of as dead."),
+    ] = 60.0
     dagster_database_url: Annotated[
         SecretStr | None,
         Field(description="PostgreSQL URL of the Dagster instance. Default: SQLite in HOME."),

@@ -217,8 +217,10 @@ def run_feed(
         UsageError: a market cannot be followed.
     """
     # ccxt takes a second to import.
+    from marketdata.lake import Lake  # noqa: PLC0415
     from realtime.feeds.websocket import WebSocketFeed  # noqa: PLC0415
     from realtime.services.feed_service import FeedService, positions, published  # noqa: PLC0415
+    from realtime.services.feed_watch import FeedWatch  # noqa: PLC0415
 
     cluster, topics = Cluster.of(settings), Topics.of(settings)
     markets = [Market.parse(name) for name in names] or [tracked.market for tracked in settings.tracked]
@@ -243,14 +245,18 @@ def run_feed(
             )
             for exchange in dict.fromkeys(market.exchange for market in markets)
         ]
-        asyncio.run(
-            published(
-                FeedService(
-                    feeds, producer, topics, fmt=settings.kafka_format, metrics=metrics, health=health
-                ),
-                stopping,
-            )
+        watch = FeedWatch(settings, Lake.open(settings.lake_url, settings=settings), feeds)
+        end.callback(watch.close)
+        service = FeedService(
+            feeds,
+            producer,
+            topics,
+            fmt=settings.kafka_format,
+            metrics=metrics,
+            health=health,
+            watch=watch,
         )
+        asyncio.run(published(service, stopping))
 
 
 def _serve(end: ExitStack, metrics: Metrics, health: Health, port: int | None, host: str) -> None:

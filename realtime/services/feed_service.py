@@ -28,6 +28,7 @@ from marketdata.market import Market
 from realtime.feeds.base import Feed, Position
 from realtime.health import Health
 from realtime.metrics import Changes, Metrics
+from realtime.services.feed_watch import FeedWatch
 from realtime.services.wire import send_letter
 
 _LOG = structlog.stdlib.get_logger(__name__)
@@ -49,11 +50,13 @@ class FeedService:
         fmt: Format = "json",
         metrics: Metrics | None = None,
         health: Health | None = None,
+        watch: FeedWatch | None = None,
     ) -> None:
-        """Nothing is asked for yet. ``fmt``: how trades are written."""
+        """Nothing is asked for yet. ``fmt``: how trades are written. ``watch``: tells of dead feeds."""
         self._feeds, self._producer, self._topics, self._fmt = tuple(feeds), producer, topics, fmt
         self._headers = JSON_TRADES if fmt == "json" else ARROW_TRADES
         self.metrics, self.health = metrics or Metrics("feed"), health or Health()
+        self._watch = watch
         self._changes = Changes(
             {
                 "exchange": self.metrics.reconnects.labels("exchange"),
@@ -105,6 +108,8 @@ class FeedService:
             send_letter(self._producer, self._topics.dead_letter, letter)
 
     def _look(self) -> None:
+        if self._watch is not None:
+            self._watch.look()
         events = [feed.events for feed in self._feeds]
         reconnects = sum(sum(one.reconnects.values()) for one in events)
         self._changes.see({"exchange": reconnects, "rest": sum(one.requests for one in events)})
