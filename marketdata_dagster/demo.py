@@ -7,6 +7,7 @@ it, and stops everything it has started. The exit code is 1 if anything is missi
 """
 
 import argparse
+import json
 import shutil
 import sys
 import time
@@ -16,6 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -32,7 +34,7 @@ from marketdata.lake import Lake
 from marketdata.manifest import Manifest, Status, day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
-from marketdata_dagster import demo_live, demo_store
+from marketdata_dagster import demo_live, demo_repair, demo_store
 from marketdata_dagster.graphql import ASSETS, STORE_ASSETS, Backfill
 from marketdata_dagster.home import demo_settings, exclusive
 from marketdata_dagster.memory import PeakMemory
@@ -92,7 +94,7 @@ def demo(days: int = DAYS) -> int:
         result = Result(Lake.open(settings.lake_url), markets, end - timedelta(days=days), end)
         began = time.monotonic()
         with demo_store.embedded(settings.home, console) as store:
-            backfill, seconds, memory, live = _run(console, settings, result, store)
+            backfill, seconds, memory, live, repaired = _run(console, settings, result, store)
             sound = summarise(console, result)
             if store is not None:
                 console.print()
@@ -104,6 +106,9 @@ def demo(days: int = DAYS) -> int:
                 )
             console.print()
             sound = demo_live.show(console, live) and sound
+            if repaired is not None:
+                console.print()
+                sound = demo_repair.show(console, repaired) and sound
         console.print()
         console.print(
             f"time     [bold]{seconds:.1f} s[/bold] for the backfill, "
@@ -133,12 +138,18 @@ def _clear(home: Path) -> None:
 
 def _run(
     console: Console, settings: Settings, result: Result, store: str | None
-) -> tuple[Backfill, float, PeakMemory, list[demo_live.Agreement]]:
+) -> tuple[Backfill, float, PeakMemory, list[demo_live.Agreement], demo_repair.Repaired | None]:
     """Start the platform, run the backfill while live candles come in, stop the platform."""
     environment = demo_store.environment(store)
+    repaired = None
     with (
         demo_live.kafka(console) as (bootstrap, what),
-        LocalStack(settings, exchange=True, environment=environment) as stack,
+        LocalStack(
+            settings,
+            exchange=True,
+            exchange_arguments=["--faults", json.dumps(demo_live.FAULTS)],
+            environment=environment,
+        ) as stack,
         demo_live.Live(bootstrap, result.markets, stack.variables, stack.logs) as live,
     ):
         console.print(f"\nlocal exchange  {stack.urls.exchange}\nDagster UI      {stack.urls.webserver}")
@@ -161,9 +172,27 @@ def _run(
             with _Watch(console, result, live) as watch:
                 backfill = stack.graphql.wait(backfill_id, progress=watch)
             seconds = time.monotonic() - began
-        live.settle()
-        compared = live.compared(settings)
-    return backfill, seconds, memory, compared
+            if backfill.succeeded:
+                mine = settings.model_copy(
+                    update={"database_url": None if store is None else SecretStr(store)}
+                )
+                repaired = _damage_and_wait(console, mine, result)
+        assert stack.urls.exchange is not None  # noqa: S101
+        console.print(f"\nThe exchange's sockets: {demo_live.misbehaviour(stack.urls.exchange)}.")
+        until = live.settle()
+        compared = live.compared(settings, until)
+    return backfill, seconds, memory, compared, repaired
+
+
+def _damage_and_wait(console: Console, settings: Settings, result: Result) -> demo_repair.Repaired:
+    """Cut a day in half, and watch what the sensor of gaps does about it."""
+    market, day = result.markets[-1], result.days[len(result.days) // 2]
+    damage = demo_repair.cut_in_half(result.lake, market, day)
+    console.print(
+        f"\n{market} {day} is cut in half: {damage.rows // 2:,} of {damage.rows:,} trades are left."
+    )
+    console.print("Nobody is told. The sensor looks every 30 seconds ...")
+    return demo_repair.wait(settings, result.lake, damage, lambda line: console.print(f"  {line}"))
 
 
 class _Watch:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import orjson
 import polars as pl
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +41,21 @@ _STOP_S = 20.0
 _SHOWN = 5
 # Trades are every few seconds in the quietest market: there is a candle by then, or something is wrong.
 _FIRST_S = 60.0
+# What is lost shortly before the end is fetched by then.
+_HEAL_S = 8.0
+# The exchange is made to misbehave on its sockets: one trade in a hundred is never sent (and two for certain,
+# for a hundred take a while), some come twice, and one socket says nothing for a minute.
+FAULTS = (
+    {"kind": "ws_drop", "match": "trade.* update", "probability": 0.01},
+    {"kind": "ws_drop", "match": "trade.* update", "skip": 30, "times": 2},
+    {"kind": "ws_repeat", "match": "trade.* update", "probability": 0.03},
+    {"kind": "ws_stall", "match": "trade.* update", "skip": 25, "times": 1, "seconds": 60, "lost": True},
+)
+_WORDS = {
+    "ws_drop": "{} trades never sent",
+    "ws_repeat": "{} sent twice",
+    "ws_stall": "{} socket silent for a minute",
+}
 _VARIABLES = {
     "MARKETDATA_KRAKEN_URL": "kraken_url",
     "MARKETDATA_BINANCE_URL": "binance_url",
@@ -140,8 +157,11 @@ class Live:
         market, (_, price) = max(self._newest.items(), key=lambda item: item[1][0])
         return f"live: {self._count:,} candles, {market} {price:,.6g}"
 
-    def settle(self) -> None:
-        """Wait until each market has a final candle.
+    def settle(self) -> datetime:
+        """Wait until each market has a final candle, and until what was lost before is fetched.
+
+        Returns:
+            Up to when every final candle counts.
 
         Raises:
             TransientError: one has none; says where the log is.
@@ -157,12 +177,16 @@ class Live:
                 msg = f"The stream has no final candle of {absent}. {self._failed}".strip()
                 raise TransientError(msg, hint=f"Its log is {self._log}.")
             time.sleep(0.2)
+        end = datetime.now(UTC)
+        time.sleep(_HEAL_S)
+        return end
 
-    def compared(self, settings: Settings) -> list[Agreement]:
-        """Hold every final candle against the trades the exchange serves by REST, folded."""
+    def compared(self, settings: Settings, until: datetime) -> list[Agreement]:
+        """Hold the final candles up to a time against the trades the exchange serves by REST, folded."""
         urls = {name: self._variables[key] for key, name in _VARIABLES.items() if key in self._variables}
         asked = settings.model_copy(update=urls)
-        return [_agreement(market, self._last(market), asked) for market in self._markets]
+        finals = {market: self._last(market).filter(_closes() <= until) for market in self._markets}
+        return [_agreement(market, finals[market], asked) for market in self._markets]
 
     def _last(self, market: Market) -> pl.DataFrame:
         """The final candles with the highest revision; those begun before the stream did are left out."""
@@ -191,6 +215,13 @@ class Live:
                 self._finals[batch.market].append(finals.select(UPDATE_SCHEMA.names()))
 
 
+def _closes() -> pl.Expr:
+    width = pl.col("interval").replace_strict(
+        {name: Interval.parse(name).width for name in _INTERVALS}, return_dtype=pl.Duration("us")
+    )
+    return pl.col("open_time") + width
+
+
 def _agreement(market: Market, finals: pl.DataFrame, settings: Settings) -> Agreement:
     by_interval = {name: finals.filter(interval=name) for name in _INTERVALS}
     held = {name: frame for name, frame in by_interval.items() if len(frame)}
@@ -210,6 +241,14 @@ def _agreement(market: Market, finals: pl.DataFrame, settings: Settings) -> Agre
         findings += [f"{name} {' '.join(map(str, row))}" for row in found.different.head(_SHOWN).iter_rows()]
     counts = tuple(len(by_interval[name]) for name in _INTERVALS)
     return Agreement(market, counts, equal, different, tuple(findings))
+
+
+def misbehaviour(exchange: str) -> str:
+    """What the exchange has done to its frames so far, in words."""
+    with urllib.request.urlopen(f"{exchange}/control/faults", timeout=10) as answer:  # noqa: S310 - loopback
+        faults = orjson.loads(answer.read())
+    applied = {kind: sum(one["applied"] for one in faults if one["kind"] == kind) for kind in _WORDS}
+    return ", ".join(words.format(applied[kind]) for kind, words in _WORDS.items())
 
 
 def show(console: Console, agreements: Sequence[Agreement]) -> bool:
