@@ -11,6 +11,7 @@ from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from pyarrow import fs as pafs
 
+from marketdata.errors import CorruptFile
 from marketdata.lake import Lake
 from marketdata.lake.paths import Kind, Part, root_folder
 from marketdata_dagster import metadata, verdicts
@@ -72,25 +73,31 @@ def record(
     """Record these days of one exchange unless Dagster has them with the same content; says which it has not.
 
     Raises:
-        MarketDataError: a file cannot be read.
+        MarketDataError: a file cannot be read. A damaged one is no error: its check fails.
     """
     asset = dg.AssetKey([exchange, kind])
     wanted = {job.key: job for job in jobs}
     before = latest(instance, asset, wanted)
     news: list[Job] = []
+    damaged: list[Job] = []
     for key, job in wanted.items():
         event = before[key].asset_materialization if key in before else None
-        held = metadata.content_hash(kind, platform.lake, job)
-        if held is None or (event is not None and metadata.hash_in(event.metadata) == held):
+        try:
+            held = metadata.content_hash(kind, platform.lake, job)
+            if held is None or (event is not None and metadata.hash_in(event.metadata) == held):
+                continue
+            facts = metadata.of(kind, platform.lake, job)
+        except CorruptFile:
+            damaged.append(job)
             continue
-        facts = metadata.of(kind, platform.lake, job)
         if facts is None:
             continue
         instance.report_runless_asset_event(
             dg.AssetMaterialization(asset, partition=key, metadata=dict(facts))
         )
         news.append(job)
-    _evaluate(instance, platform, exchange, kind, news)
+    # What is damaged is shown as that, by its check; that it is repaired is the matter of another sensor.
+    _evaluate(instance, platform, exchange, kind, news + (damaged if kind == "trades" else []))
     return news
 
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from marketdata.backfill import compare_day
 from marketdata.completeness import Ranges, missing_ranges, without
+from marketdata.errors import CorruptFile
 from marketdata.evidence import evidence_of
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, Manifest, Status, day_window
@@ -32,10 +33,13 @@ def every_trade_is_there(lake: Lake, job: Job, now: datetime) -> Verdict:
     The file itself is looked at, not only its manifest: the rows lie in the day, their ids have no hole but
     those the exchange was asked for twice and does not serve, and the day joins the days before and after.
     """
-    manifest = lake.manifest(job.market, job.day)
-    if manifest is None:
-        return Verdict(passed=False, sentence="The lake does not hold this day.")
-    trades = lake.read_trades(job.market, *day_window(job.day))
+    try:
+        manifest = lake.manifest(job.market, job.day)
+        if manifest is None:
+            return Verdict(passed=False, sentence="The lake does not hold this day.")
+        trades = lake.read_trades(job.market, *day_window(job.day))
+    except CorruptFile as damage:
+        return Verdict(passed=False, sentence=f"The file of the day is damaged. {damage.message}")
     facts = {**metadata.of_verdict(manifest), **metadata.of_evidence(evidence_of(lake, manifest, trades))}
     fault = next(_faults(lake, manifest, trades, now), None)
     if fault is not None:
@@ -65,10 +69,18 @@ def _faults(lake: Lake, manifest: Manifest, trades: pl.DataFrame, now: datetime)
     unexplained = without(holes, manifest.not_served)
     if unexplained:
         yield f"Ids are missing: {metadata.ranges(unexplained)}."
-    days = [lake.manifest(manifest.market, manifest.day + timedelta(days=n)) for n in (-1, 1)]
+    days = [_neighbour(lake, manifest, timedelta(days=n)) for n in (-1, 1)]
     for earlier, later in ((days[0], manifest), (manifest, days[1])):
         if earlier is not None and later is not None and (lost := between(earlier, later)):
             yield f"{earlier.day} and {later.day} do not join; in neither: {metadata.ranges(lost)}."
+
+
+def _neighbour(lake: Lake, manifest: Manifest, away: timedelta) -> Manifest | None:
+    """What is known of the day before or after; a damaged one fails its own check, and says nothing here."""
+    try:
+        return lake.manifest(manifest.market, manifest.day + away)
+    except CorruptFile:
+        return None
 
 
 def candles_agree_with_the_exchange(lake: Lake, job: Job) -> Verdict:
