@@ -23,9 +23,9 @@ STATES = {
     "damaged": "the file is damaged",
     "missing": "not in the lake",
 }
-# close and volume: how far they have drifted.
 _COLUMNS = (
-    "market", "state", "trades", "missing", "not served", "rejected", "findings", "late", "close", "volume",
+    "market", "state", "trades", "missing", "not served", "rejected", "findings", "late", "close drift",
+    "volume drift",
 )  # fmt: skip
 _MOST_CASES = 40
 _SMALLEST = 0.001

@@ -1,7 +1,7 @@
 """The daily report gathered from the lake and the ledger, and put in its place."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 import polars as pl
@@ -12,7 +12,8 @@ from marketdata.lake import Lake, files, paths, reconciliation
 from marketdata.ledger import still_open
 from marketdata.manifest import Manifest, Status, day_window
 from marketdata.market import Market
-from marketdata.reconcile import LATE, STREAM
+from marketdata.reconcile import DIFFERENCE_SCHEMA, LATE, STREAM
+from marketdata.reconciliation_story import EXPLAINED
 from marketdata.repair.days import Survey
 from marketdata.repair.judging import Held
 from marketdata.report import Facts, MarketDay
@@ -99,7 +100,7 @@ def _of_market(lake: Lake, market: Market, day: date, held: Mapping[date, Held])
         state = ("missing", "The lake has no such day.") if collected else ("none", "It was not collected.")
         return MarketDay(market, *state, drifts=_drifts(lake, market, day))
     manifest = None if known.damage else lake.manifest(market, day)
-    differences = _differences(lake, market, day)
+    result, differences = _compared(lake, market, day)
     drifts = _drifts(lake, market, day)
     return MarketDay(
         market,
@@ -109,9 +110,9 @@ def _of_market(lake: Lake, market: Market, day: date, held: Mapping[date, Held])
         not_served=known.not_served,
         rejected={} if manifest is None else _rejected(manifest),
         findings=_findings(lake, market, day),
-        late=None if differences is None else _late(differences),
+        late=_late(differences) if STREAM in result else None,
         close_drift=drifts[-1][1],
-        volume_drift=None if differences is None else _largest(differences, "volume_drift"),
+        volume_drift=_largest(differences, "volume_drift") if result else None,
         drifts=drifts,
     )
 
@@ -128,14 +129,20 @@ def _findings(lake: Lake, market: Market, day: date) -> dict[str, int]:
     return dict(Counter(found.filter("suspicious")["rule"].to_list()))
 
 
-def _differences(lake: Lake, market: Market, day: date) -> pl.DataFrame | None:
-    """The candles of a day that differ; ``None`` when it was not reconciled."""
+def _compared(lake: Lake, market: Market, day: date) -> tuple[Collection[str], pl.DataFrame]:
+    """With what a day was compared (nothing: it was not), and the candles that differ.
+
+    Where the exchange's own candle is wrong and ids prove ours, nothing has drifted.
+    """
     try:
-        if reconciliation.result(lake, market, day) is None:
-            return None
-        return reconciliation.differences(lake, market, day)
-    except CorruptFile:
-        return None
+        result = reconciliation.result(lake, market, day)
+        differences = reconciliation.differences(lake, market, day)
+    except CorruptFile:  # the asset that keeps them says so
+        return (), DIFFERENCE_SCHEMA.to_frame()
+    sides = None if result is None else result.get("sides")
+    return tuple(sides) if isinstance(sides, dict) else (), differences.filter(
+        pl.col("state").ne_missing(EXPLAINED)
+    )
 
 
 def _late(differences: pl.DataFrame) -> int:
@@ -147,8 +154,8 @@ def _drifts(lake: Lake, market: Market, day: date) -> tuple[tuple[date, float | 
     days: Iterable[date] = (day - (DRIFT_DAYS - 1 - n) * _DAY for n in range(DRIFT_DAYS))
     found: list[tuple[date, float | None]] = []
     for each in days:
-        differences = _differences(lake, market, each)
-        found.append((each, None if differences is None else _largest(differences, "close_drift")))
+        compared, differences = _compared(lake, market, each)
+        found.append((each, _largest(differences, "close_drift") if compared else None))
     return tuple(found)
 
 

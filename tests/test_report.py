@@ -70,7 +70,11 @@ def lake(settings: Settings) -> Lake:
         "volume_drift": 1.5,
     }
     frame = pl.DataFrame([late], schema=DIFFERENCE_SCHEMA)
-    reconciliation.write(lake, BTC, DAY, frame, {"sides": {}})
+    explained = late | {"compared_with": "exchange", "close_drift": 9.0, "state": "explained"}
+    frame = pl.concat([frame, pl.DataFrame([explained], schema=DIFFERENCE_SCHEMA)])
+    reconciliation.write(lake, BTC, DAY, frame, {"sides": {"stream": {}, "exchange": {}}})
+    before = DAY - timedelta(days=1)
+    reconciliation.write(lake, BTC, before, DIFFERENCE_SCHEMA.to_frame(), {"sides": {"exchange": {}}})
     odd = [("price outlier", late["open_time"], late["open_time"], 7, 12.0, True, "Far off.")]
     findings = pl.DataFrame(odd, schema=FINDING_SCHEMA, orient="row")
     lake.write_findings(BTC, DAY, findings, facts={})
@@ -86,7 +90,9 @@ def test_the_report_says_what_the_lake_and_the_ledger_hold(settings: Settings, l
     assert (btc.market, btc.state, btc.rows) == (BTC, "complete", 100)
     assert (btc.late, btc.close_drift, btc.volume_drift) == (1, 0.75, 1.5)
     assert (dict(btc.rejected), dict(btc.findings)) == ({"amount <b>": 2}, {"price outlier": 1})
-    assert [day for day, value in btc.drifts if value is not None] == [DAY]
+    assert [value for _, value in btc.drifts if value is not None] == [0.0, 0.75]
+    (before, _) = reporting.gather(settings, lake, DAY - timedelta(days=1), now=NOW).markets
+    assert (before.late, before.close_drift) == (None, 0.0)
     assert (eth.state, eth.rows) == ("none", 0)
     states = [state for state, _ in facts.calendars[BTC].values()]
     assert (len(states), states.count("complete"), states.count("missing")) == (9, 8, 1)

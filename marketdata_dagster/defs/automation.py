@@ -12,6 +12,7 @@ sensor ``lake_into_store``            the store's days             when the lake
 sensor ``sweep``                      what nobody else asks for:   each six hours: the last week, where the
                                       quality, reconciliation,     trades are there
                                       the exchange's own candles
+schedule ``report_daily``             the report of yesterday      00:45 UTC
 a person, from the asset's page       anything                     the far past is theirs
 ====================================  ===========================  ==========================================
 
