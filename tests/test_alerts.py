@@ -3,16 +3,19 @@
 import logging
 import threading
 from collections.abc import Iterator
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from marketdata.alerting import of_entries
 from marketdata.alerts import MOST_AT_ONCE, Alert, Severity, link, news, payload, send
 from marketdata.errors import UsageError
 from marketdata.lake import Lake
+from marketdata.ledger import Entry, Event, State, to_frame
 from marketdata.market import Market
 from marketdata.settings import Settings
 from tests.webhook import SECRET, Webhook
@@ -164,3 +167,34 @@ def test_a_webhook_that_is_no_url_is_refused_without_repeating_it(wrong: str) ->
     with pytest.raises(UsageError, match="MARKETDATA_ALERT_WEBHOOK is not usable") as refused:
         Settings.load(_env_file=None, alert_webhook=wrong)
     assert "x-secret" not in str(refused.value)
+
+
+def entry(event: Event, state: State, reason: str, **more: Any) -> Entry:
+    start = datetime(2025, 6, 8, tzinfo=UTC)
+    given = {"subject": "stream", "start": start, "end": start + timedelta(days=1), "detail": "Facts."} | more
+    return Entry(start + timedelta(days=2), event, state, BTC, reason=reason, **given)
+
+
+def test_drift_and_what_was_given_up_are_told_and_mere_findings_are_not(settings: Settings) -> None:
+    known = settings.model_copy(update={"dagster_url": "http://127.0.0.1:3000"})
+    at = datetime(2025, 6, 8, 12, tzinfo=UTC)
+    hole = {"subject": "store", "start": at, "end": at + timedelta(minutes=7), "attempt": 1}
+    entries = [
+        entry(Event.FINDING, State.INFORMATION, "drift"),
+        entry(Event.OUTCOME, State.EXHAUSTED, "hole", **hole),
+        entry(Event.FINDING, State.OPEN, "late trade"),
+        entry(Event.OUTCOME, State.REPAIRED, "late trade"),
+    ]
+    drift, given_up = of_entries(known, to_frame(entries))
+    assert drift.title == "kraken:BTC/USD 2025-06-08: stream and history drift apart"
+    assert drift.link == ("http://127.0.0.1:3000/assets/kraken/reconciliation?partition=2025-06-08%7CBTC-USD")
+    assert given_up.title == "kraken:BTC/USD 2025-06-08 12:00 UTC: store hole, given up after 1 attempt"
+    assert f"marketdata repairs --case {entries[1].case}" in given_up.text
+
+
+def test_all_markets_of_a_dead_feed_are_told_of_together(settings: Settings) -> None:
+    dead = entry(Event.FINDING, State.OPEN, "dead", subject="feed")
+    both = [dead, replace(dead, market=Market("kraken", "ETH/USD"))]
+    (alert,) = of_entries(settings, to_frame(both))
+    assert alert.title == "kraken: the feed is dead"
+    assert {alert.key, *alert.covers} == {f"ledger {each.entry_id}" for each in both}
