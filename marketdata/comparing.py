@@ -1,16 +1,18 @@
 """What is compared of a day: what was streamed, what its trades say, and the exchange's own candles."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 
+import numpy as np
 import polars as pl
 
 from marketdata import fold as folding
 from marketdata.backfill import fold_day
 from marketdata.candle import CANDLE_SCHEMA, EXCHANGE_CANDLE_SCHEMA, hash_of_cells
 from marketdata.errors import CorruptFile, NoData
-from marketdata.interval import INTERVALS, Interval
+from marketdata.interval import INTERVALS, Interval, to_us
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
@@ -22,7 +24,26 @@ _MINUTE, _DAY = Interval.parse("1m"), Interval.parse("1d")
 _WIDER = tuple(interval for interval in INTERVALS if _MINUTE < interval <= _DAY)
 # A stream that said something this long before midnight was there at midnight.
 _AROUND = timedelta(hours=1)
+_NONE_SERVED = EXCHANGE_CANDLE_SCHEMA.to_frame()
 _NOTHING = pl.Schema({**CANDLE_SCHEMA, **DETAILS}).to_frame()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What there is to compare of a day, before it is read.
+
+    Attributes:
+        stream: what was streamed of the day; ``streamed``: the stretch of it in which the stream was there.
+        served: by interval, the stretch of which the exchange's own candles speak; ``None``: that is known
+            when they are read.
+        inputs: the same as long as all of this is.
+    """
+
+    manifest: Manifest
+    stream: pl.DataFrame
+    streamed: Window
+    served: Mapping[Interval, Window | None]
+    inputs: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +53,6 @@ class Compared:
     Attributes:
         batch: the candles of the lake's trades, CANDLE_SCHEMA.
         stream, exchange: the two comparisons, with nothing compared where there was nothing.
-        inputs: the same as long as all that was compared is.
     """
 
     manifest: Manifest
@@ -58,8 +78,8 @@ def said(settings: Settings, market: Market, start: datetime, end: datetime) -> 
     return streamed.read(settings, market, start - _AROUND, end + _AROUND)
 
 
-def compare_sides(lake: Lake, market: Market, day: date, streamed: pl.DataFrame) -> Compared:
-    """Compare a day as it is held now.
+def held(lake: Lake, market: Market, day: date, streamed: pl.DataFrame) -> Held:
+    """What there is to compare of a day now.
 
     Args:
         streamed: as :func:`said` gives it for this day or more.
@@ -72,27 +92,42 @@ def compare_sides(lake: Lake, market: Market, day: date, streamed: pl.DataFrame)
     if manifest is None:
         msg = f"The lake holds no trades of {market} on {day}."
         raise NoData(msg, hint=f"Run: marketdata backfill {market} --start {day} --end ...")
-    start, end = day_window(day)
-    batch = _batch(lake, manifest)
-    theirs, contents = _theirs(lake, market, day)
-    minutes, served = theirs.get(_MINUTE, (EXCHANGE_CANDLE_SCHEMA.to_frame(), (start, start)))
-    mine = (
-        streamed.filter(pl.col("open_time").is_between(start, end, closed="left"))
-        if len(streamed)
-        else streamed
-    )
-    stretch = _stretch(streamed, mine, start, end)
-    stream, exchange = three_way(mine, batch, minutes, streamed=stretch, served=served)
-    for interval, (candles, window) in theirs.items():
-        if interval != _MINUTE:
-            wide = folding.widen(batch, interval)
-            more = classify(wide, candles, *window, compared_with=EXCHANGE, interval=interval.name)
-            exchange = _together(exchange, more)
+    stream, stretch = _of_day(streamed, *day_window(day))
+    served, contents = _served(lake, market, day)
     parts = [manifest.content_hash, manifest.status.value, str(stretch), *contents]
-    if len(mine):
-        parts.append(hash_of_cells(mine.select(*CANDLE_SCHEMA, "revision")))
+    if len(stream):
+        parts.append(hash_of_cells(stream.select(*CANDLE_SCHEMA, "revision")))
     inputs = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return Compared(manifest, batch, stream, exchange, inputs)
+    return Held(manifest, stream, stretch, served, inputs)
+
+
+def compare_sides(lake: Lake, there: Held) -> Compared:
+    """Read and compare a day; candles that are not of the day's trades are made of them first.
+
+    Raises:
+        CorruptFile, StorageError: from the lake.
+    """
+    manifest = there.manifest
+    market, (start, end) = manifest.market, day_window(manifest.day)
+    batch = _batch(lake, manifest)
+    minutes, window = _NONE_SERVED, (start, start)
+    wider: list[tuple[Interval, pl.DataFrame, Window]] = []
+    for interval, known in there.served.items():
+        candles = lake.read_candles(market, interval, start, end, kind="exchange_candles")
+        if known is None and candles.is_empty():
+            continue
+        # Imported ones speak of what lies between the first and the last.
+        speaks = known or (candles["open_time"][0], candles["open_time"][-1] + interval.width)
+        if interval == _MINUTE:
+            minutes, window = candles, speaks
+        else:
+            wider.append((interval, candles, speaks))
+    stream, exchange = three_way(there.stream, batch, minutes, streamed=there.streamed, served=window)
+    for interval, candles, speaks in wider:
+        wide = folding.widen(batch, interval)
+        more = classify(wide, candles, *speaks, compared_with=EXCHANGE, interval=interval.name)
+        exchange = _together(exchange, more)
+    return Compared(manifest, batch, stream, exchange, there.inputs)
 
 
 def _batch(lake: Lake, manifest: Manifest) -> pl.DataFrame:
@@ -107,12 +142,10 @@ def _batch(lake: Lake, manifest: Manifest) -> pl.DataFrame:
     return fold_day(lake, market, day)
 
 
-def _theirs(
-    lake: Lake, market: Market, day: date
-) -> tuple[dict[Interval, tuple[pl.DataFrame, Window]], list[str]]:
-    """The exchange's own candles by interval, each with the stretch it speaks of; and their hashes."""
+def _served(lake: Lake, market: Market, day: date) -> tuple[dict[Interval, Window | None], list[str]]:
+    """By interval the stretch the exchange's own candles speak of, and what tells that they have changed."""
     start, end = day_window(day)
-    found: dict[Interval, tuple[pl.DataFrame, Window]] = {}
+    found: dict[Interval, Window | None] = {}
     contents: list[str] = []
     for interval in (_MINUTE, *_WIDER):
         facts = lake.read_facts("exchange_candles", market, day, interval)
@@ -121,28 +154,28 @@ def _theirs(
         contents.append(f"{interval} {facts.get('served')} {facts.get('from')} {facts.get('content')}")
         if facts.get("served") == "none":
             continue
-        candles = lake.read_candles(market, interval, start, end, kind="exchange_candles")
-        if "from" in facts:
-            window = (max(start, datetime.fromisoformat(facts["from"])), end)
-        elif candles.is_empty():
-            continue
-        else:  # imported: they speak of what lies between the first and the last
-            window = (candles["open_time"][0], candles["open_time"][-1] + interval.width)
-        found[interval] = (candles, window)
-        if interval == _MINUTE and window == (start, end):
+        since = facts.get("from")
+        found[interval] = None if since is None else (max(start, datetime.fromisoformat(since)), end)
+        if found[interval] == (start, end):
             break  # wider ones say nothing that these do not
     return found, contents
 
 
-def _stretch(around: pl.DataFrame, mine: pl.DataFrame, start: datetime, end: datetime) -> Window:
-    """The part of the day in which the stream was there: all of it, or from its first to its last candle."""
+def _of_day(streamed: pl.DataFrame, start: datetime, end: datetime) -> tuple[pl.DataFrame, Window]:
+    """What was streamed of a day, and the part of the day in which the stream was there.
+
+    That is all of the day, or from its first to its last candle.
+    """
+    opens = streamed["open_time"].to_physical().to_numpy()
+    around = int(_AROUND.total_seconds() * 1e6)
+    first, last = to_us(start), to_us(end)
+    edges = np.searchsorted(opens, [first - around, first, last, last + around])
+    before, low, high, after = (int(edge) for edge in edges)
+    mine = streamed[low:high]
     if mine.is_empty():
-        return start, start
-    opens = around["open_time"]
-    before = (opens < start) & (opens >= start - _AROUND)
-    after = (opens >= end) & (opens < end + _AROUND)
-    first, last = mine["open_time"][0], mine["open_time"][-1]
-    return start if before.any() else first, end if after.any() else last + _MINUTE.width
+        return mine, (start, start)
+    since = start if before < low else mine["open_time"][0]
+    return mine, (since, end if high < after else mine["open_time"][-1] + _MINUTE.width)
 
 
 def _together(left: Side, right: Side) -> Side:

@@ -1,7 +1,9 @@
 """Two sets of candles beside each other: what differs (pure)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -154,6 +156,7 @@ DIFFERENCE_SCHEMA = pl.Schema(
 )
 _NO_DIFFERENCE = DIFFERENCE_SCHEMA.to_frame()
 _IDS = ("first_trade_id", "last_trade_id")
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,85 +215,179 @@ def classify(
     """
     if (rows := _alike(said, truth, start, end, tolerance)) is not None:
         return Side(rows, rows, {}, Drift(), _NO_DIFFERENCE)
-    inside = pl.col("open_time").is_between(start, end, closed="left")
-    left = _with_all(said).filter(inside)
-    right = _with_all(truth).filter(inside, pl.col("volume").ne_missing(0.0))
-    both = left.join(right, on="open_time", how="full", suffix=" theirs", coalesce=True)
-    missing, extra = pl.col("close").is_null(), pl.col("close theirs").is_null()
-    different = {name: _differs(name, tolerance) for name in _COLUMNS}
-    prices = pl.any_horizontal(different[name] for name in _PRICES)
-    wrong = both.filter(missing | extra | pl.any_horizontal(different.values()))
-    streamed = pl.lit(compared_with == STREAM)
-    finding = (
-        pl.when(missing).then(pl.lit(MISSING))
-        .when(extra).then(pl.lit(EXTRA))
-        .when(streamed & (pl.col("coverage") == "partial").fill_null(value=False)).then(pl.lit(PARTIAL))
-        .when(streamed & _fewer()).then(pl.lit(LATE))
-        .when(prices).then(pl.lit(PRICE))
-        .otherwise(pl.lit(VOLUME))
-    )  # fmt: skip
-    gap = (pl.col("close") - pl.col("close theirs")).abs()
-    amount = (pl.col("volume").fill_null(0.0) - pl.col("volume theirs").fill_null(0.0)).abs()
-    whole = pl.when(extra).then(pl.col("volume")).otherwise(pl.col("volume theirs"))
-    rows_of = wrong.select(
-        "open_time",
-        pl.lit(interval).alias("interval"),
-        pl.lit(compared_with).alias("compared_with"),
-        finding.alias("finding"),
-        *(
-            pl.col(f"{name}{suffix}").alias(f"{prefix}_{short}")
-            for name, short in (("close", "close"), ("volume", "volume"), ("trade_count", "trades"))
-            for prefix, suffix in (("said", ""), ("true", " theirs"))
-        ),
-        (100 * gap / pl.col("close theirs")).alias("close_drift"),
-        # An exchange that does not say the volume says nothing of its drift.
-        pl.when(~missing & ~extra & pl.col("volume theirs").is_null())
-        .then(None)
-        .otherwise(100 * amount / whole)
-        .alias("volume_drift"),
-        pl.lit("").alias("alone"),
-        pl.lit("").alias("state"),
+    mine, theirs = _Columns.of(said, start, end), _Columns.of(truth, start, end, traded=True)
+    _, left, right = np.intersect1d(mine.opens, theirs.opens, assume_unique=True, return_indices=True)
+    prices = np.zeros(len(left), np.bool_)
+    others = prices.copy()
+    for name in _COLUMNS:
+        prices_or_others = prices if name in _PRICES else others
+        prices_or_others |= _unlike(name, mine, left, theirs, right, tolerance=tolerance)
+    wrong = prices | others
+    compared = len(mine.opens) + len(theirs.opens) - len(left)
+    volume = float(np.nansum(theirs.values["volume"]))
+    if compared == len(left) and not wrong.any():
+        return Side(compared, compared, {}, Drift(), _NO_DIFFERENCE)
+    # Positions in either frame of what differs, -1 where it has no such candle.
+    missing = np.delete(np.arange(len(theirs.opens)), right)
+    extra = np.delete(np.arange(len(mine.opens)), left)
+    none = np.full(len(missing), -1), np.full(len(extra), -1)
+    at_mine = np.concatenate([left[wrong], none[0], extra])
+    at_theirs = np.concatenate([right[wrong], missing, none[1]])
+    order = np.argsort(np.concatenate([mine.opens[left[wrong]], theirs.opens[missing], mine.opens[extra]]))
+    both = np.concatenate([prices[wrong], np.zeros(len(missing) + len(extra), np.bool_)])[order]
+    found = _found(
+        mine,
+        at_mine[order],
+        theirs,
+        at_theirs[order],
+        prices=both,
+        compared_with=compared_with,
+        interval=interval,
     )
-    found = rows_of.select(DIFFERENCE_SCHEMA.names()).cast(dict(DIFFERENCE_SCHEMA)).sort("open_time")  # type: ignore[arg-type]
-    volume = both["volume theirs"].sum()
-    return _side(found, len(both), float(volume or 0.0))
+    return _side(found, compared, volume)
 
 
-def _with_all(candles: pl.DataFrame) -> pl.DataFrame:
-    """The columns that are looked at; null where a side does not have one."""
-    absent = [name for name in (*_IDS, "coverage") if name not in candles.columns]
-    return candles.with_columns(
-        pl.lit(None, pl.String() if name == "coverage" else pl.Int64()).alias(name) for name in absent
-    ).select("open_time", *_COLUMNS, *_IDS, "coverage")
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The numbers of candles, as NumPy has them: polars takes a millisecond for what this takes ten of."""
+
+    opens: Array
+    values: dict[str, Array]
+    nulls: dict[str, Array | None]
+    ids: dict[str, Array | None]
+    partial: Array | None
+
+    @classmethod
+    def of(cls, candles: pl.DataFrame, start: datetime, end: datetime, *, traded: bool = False) -> "_Columns":
+        """Those that open in ``[start, end)``; with ``traded`` those with a volume only."""
+        opens = candles["open_time"].to_physical().to_numpy()
+        kept = (opens >= to_us(start)) & (opens < to_us(end))
+        if traded:
+            kept &= candles["volume"].to_numpy() != 0  # what is not known is not 0
+        chosen: Any = slice(None) if kept.all() else kept
+        values, nulls = {}, {}
+        for name in _COLUMNS:
+            column = candles[name]
+            values[name] = column.to_numpy()[chosen].astype(np.float64, copy=False)
+            nulls[name] = column.is_null().to_numpy()[chosen] if column.null_count() else None
+        ids = {
+            name: candles[name].to_numpy()[chosen]
+            if name in candles.columns and not candles[name].null_count()
+            else None
+            for name in _IDS
+        }
+        partial = None
+        if "coverage" in candles.columns:
+            partial = (candles["coverage"] == PARTIAL).fill_null(value=False).to_numpy()[chosen]
+        return cls(opens[chosen], values, nulls, ids, partial)
+
+    def take(self, name: str, at: Array) -> Array:
+        """Values at positions; NaN where there is none."""
+        values = self.values[name]
+        return np.where(at >= 0, values[at], np.nan) if len(values) else np.full(len(at), np.nan)
 
 
-def _fewer() -> pl.Expr:
+def _unlike(
+    name: str, mine: _Columns, left: Array, theirs: _Columns, right: Array, *, tolerance: float
+) -> Array:
+    """Whether the two sides disagree, candle by candle; not where one of them has no value."""
+    a, b = mine.values[name][left], theirs.values[name][right]
+    if name == "trade_count":
+        unlike = a != b
+    else:
+        scale = np.maximum(np.abs(a), np.abs(b))
+        if name in _VOLUMES:
+            scale = np.maximum(scale, 1.0)
+        unlike = ~(np.abs(a - b) <= tolerance * scale)
+    for columns, at in ((mine, left), (theirs, right)):
+        nulls = columns.nulls[name]
+        if nulls is not None:
+            unlike &= ~nulls[at]
+    return np.asarray(unlike)
+
+
+def _found(
+    mine: _Columns,
+    at_mine: Array,
+    theirs: _Columns,
+    at_theirs: Array,
+    *,
+    prices: Array,
+    compared_with: str,
+    interval: str,
+) -> pl.DataFrame:
+    """One row a candle that differs, DIFFERENCE_SCHEMA."""
+    missing, extra = at_mine < 0, at_theirs < 0
+    opens = np.where(missing, _at(theirs.opens, at_theirs), _at(mine.opens, at_mine))
+    finding = np.where(prices, PRICE, VOLUME).astype(object)
+    if compared_with == STREAM:
+        finding[_fewer(mine, at_mine, theirs, at_theirs)] = LATE
+        if mine.partial is not None:
+            finding[_at(mine.partial, at_mine) & ~missing] = PARTIAL
+    finding[missing], finding[extra] = MISSING, EXTRA
+    close, true_close = mine.take("close", at_mine), theirs.take("close", at_theirs)
+    volume, true_volume = mine.take("volume", at_mine), theirs.take("volume", at_theirs)
+    whole = np.where(extra, volume, true_volume)
+    off = np.where(missing | extra, whole, np.abs(volume - true_volume))
+    count = len(opens)
+    numbers = {
+        "said_close": close,
+        "true_close": true_close,
+        "said_volume": volume,
+        "true_volume": true_volume,
+        "said_trades": mine.take("trade_count", at_mine),
+        "true_trades": theirs.take("trade_count", at_theirs),
+        "close_drift": 100 * np.abs(close - true_close) / true_close,
+        # An exchange that does not say the volume says nothing of its drift.
+        "volume_drift": 100 * off / whole,
+    }
+    words = {"interval": interval, "compared_with": compared_with, "alone": "", "state": ""}
+    columns = [
+        pl.Series("open_time", opens.astype("datetime64[us]")).dt.replace_time_zone("UTC"),
+        pl.Series("finding", finding.tolist(), pl.String),
+        *(pl.Series(name, [word] * count, pl.String) for name, word in words.items()),
+        *(
+            pl.Series(name, values, nan_to_null=True).cast(DIFFERENCE_SCHEMA[name])
+            for name, values in numbers.items()
+        ),
+    ]
+    named = {column.name: column for column in columns}
+    return pl.DataFrame([named[name] for name in DIFFERENCE_SCHEMA])
+
+
+def _at(values: Array, at: Array) -> Array:
+    """Values at positions, whatever where there is none."""
+    return values[at] if len(values) else np.zeros(len(at), values.dtype)
+
+
+def _fewer(mine: _Columns, at_mine: Array, theirs: _Columns, at_theirs: Array) -> Array:
     """Whether a candle is made of some of the trades of the truth, as far as its numbers can tell."""
 
-    def theirs(name: str) -> pl.Expr:
-        return pl.col(f"{name} theirs")
+    def pair(name: str) -> tuple[Array, Array]:
+        return mine.take(name, at_mine), theirs.take(name, at_theirs)
 
-    inside = (
-        (pl.col("trade_count") < theirs("trade_count")),
-        (pl.col("volume") < theirs("volume")),
-        (pl.col("high") <= theirs("high")) & (pl.col("low") >= theirs("low")),
-        (pl.col("first_trade_id") >= theirs("first_trade_id")).fill_null(value=True),
-        (pl.col("last_trade_id") <= theirs("last_trade_id")).fill_null(value=True),
-    )
-    return pl.all_horizontal(inside).fill_null(value=False)
+    (count, count_of), (volume, volume_of) = pair("trade_count"), pair("volume")
+    (high, high_of), (low, low_of) = pair("high"), pair("low")
+    fewer = (count < count_of) & (volume < volume_of) & (high <= high_of) & (low >= low_of)
+    for name, sign in zip(_IDS, (1, -1), strict=True):
+        ids, ids_of = mine.ids[name], theirs.ids[name]
+        if ids is not None and ids_of is not None:
+            fewer &= sign * (_at(ids, at_mine) - _at(ids_of, at_theirs)) >= 0
+    return np.asarray(fewer)
 
 
 def _side(found: pl.DataFrame, compared: int, volume: float) -> Side:
-    counts = {name: count for name in CLASSES if (count := int((found["finding"] == name).sum()))}
-    off = (found["said_volume"].fill_null(0.0) - found["true_volume"].fill_null(0.0)).abs()
-    known = found["volume_drift"].is_not_null()
-    off_known = float(off.filter(known).sum())
+    kinds = found["finding"].to_list()
+    counts = {name: count for name in CLASSES if (count := kinds.count(name))}
+    said, true = (found[f"{side}_volume"].fill_null(0.0).to_numpy() for side in ("said", "true"))
+    known = found["volume_drift"].is_not_null().to_numpy()
+    off = float(np.abs(said - true)[known].sum())
     drift = Drift(
         close_max=_number(found["close_drift"].max()),
         close_mean=_number(found["close_drift"].sum()) / max(compared, 1),
         volume_max=_number(found["volume_drift"].max()),
         volume_mean=_number(found["volume_drift"].sum()) / max(compared, 1),
-        volume_day=100 * off_known / volume if volume > 0 else 100.0 * (off_known > 0),
+        volume_day=100 * off / volume if volume > 0 else 100.0 * (off > 0),
     )
     return Side(compared, compared - len(found), counts, drift, found)
 
@@ -324,24 +421,28 @@ def three_way(
     start, end = max(streamed[0], served[0]), min(streamed[1], served[1])
     if start >= end or (first.differences.is_empty() and second.differences.is_empty()):
         return first, second
-    third = classify(stream, exchange, start, end, compared_with=EXCHANGE, tolerance=tolerance)
-    shared = pl.col("open_time").is_between(start, end, closed="left")
-    wrong = {
-        side: frame["open_time"].implode()
-        for side, frame in ((1, first.differences), (2, second.differences), (3, third.differences))
-    }
+    wrong = [set(side.differences["open_time"].to_list()) for side in (first, second)]
+    unlike = pl.Series(sorted(wrong[0] | wrong[1]), dtype=TIME).implode()
+    some, others = (frame.filter(pl.col("open_time").is_in(unlike)) for frame in (stream, exchange))
+    third = classify(some, others, start, end, compared_with=EXCHANGE, tolerance=tolerance)
+    wrong.append(set(third.differences["open_time"].to_list()))
 
-    def differs(number: int) -> pl.Expr:
-        return pl.col("open_time").is_in(wrong[number])
+    def alone(opens: datetime) -> str:
+        if not start <= opens < end:
+            return ""
+        of_stream, of_batch, of_both = (opens in each for each in wrong)
+        if not of_batch:
+            return STREAM
+        if not of_stream:
+            return EXCHANGE
+        return "" if of_both else BATCH
 
-    alone = (
-        pl.when(~shared).then(pl.lit(""))
-        .when(~differs(2)).then(pl.lit(STREAM))
-        .when(~differs(1)).then(pl.lit(EXCHANGE))
-        .when(~differs(3)).then(pl.lit(BATCH))
-        .otherwise(pl.lit(""))
-    ).alias("alone")  # fmt: skip
-    return (
-        replace(first, differences=first.differences.with_columns(alone)),
-        replace(second, differences=second.differences.with_columns(alone)),
-    )
+    return _named(first, alone), _named(second, alone)
+
+
+def _named(side: Side, alone: Callable[[datetime], str]) -> Side:
+    """The comparison with the one of three named that stands alone."""
+    if side.differences.is_empty():
+        return side
+    names = pl.Series("alone", list(map(alone, side.differences["open_time"].to_list())), pl.String)
+    return replace(side, differences=side.differences.with_columns(names))

@@ -5,6 +5,7 @@ candles differ and no ids prove ours, the day's trades are asked for once more. 
 result lies in the lake, one row a candle that differs; its figures go to the store, its story to the ledger.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
@@ -14,7 +15,7 @@ import polars as pl
 
 from marketdata import recording
 from marketdata.backfill import DayReport, backfill
-from marketdata.comparing import Compared, compare_sides, imported, proved, said, why
+from marketdata.comparing import Compared, compare_sides, held, imported, proved, said, why
 from marketdata.correcting import Corrected, correct
 from marketdata.errors import CorruptFile
 from marketdata.lake import Lake
@@ -51,6 +52,8 @@ class Reconciled:
 
     def wrong(self, side: str) -> int:
         """How many candles stay wrong of one comparison."""
+        if self.settled:
+            return 0
         stays = (pl.col("compared_with") == side) & (pl.col("state") == WRONG)
         return len(self.differences.filter(stays))
 
@@ -82,24 +85,25 @@ def reconcile_day(
     """
     if streamed is None:
         streamed = said(settings, market, *day_window(day))
-    found = compare_sides(lake, market, day, streamed)
+    there = held(lake, market, day, streamed)
     before = _held(lake, market, day)
-    if before is not None and not again and before.get("inputs") == found.inputs:
+    if before is not None and not again and before.get("inputs") == there.inputs:
         return _known(lake, market, day, before)
-    first = found
+    first = found = compare_sides(lake, there)
     asked = _must_ask(found) and (
         again or before is None or before.get("asked") != found.manifest.content_hash
     )
     if asked:
         _ask_again(settings, lake, market, day, now)
-        found = compare_sides(lake, market, day, streamed)
+        found = compare_sides(lake, held(lake, market, day, streamed))
     differences, done = _repair(settings, found)
     kept = None if found.stream.compared else _kept_stream(lake, market, day, before)
     sides = _sides(found, kept)
     if kept is not None:
         differences = pl.concat([kept.differences, differences])
-    differences = differences.sort("open_time", "compared_with", maintain_order=True)
-    settled = not (differences["state"] == WRONG).any()
+    if len(differences):
+        differences = differences.sort("open_time", "compared_with", maintain_order=True)
+    settled = WRONG not in differences["state"].to_list()
     outcome = Reconciled(market, day, sides, differences, settled, _sentence(sides, differences, found))
     outcome = replace(outcome, published=done.published)
     story = Story(
@@ -149,8 +153,10 @@ def _repair(settings: Settings, found: Compared) -> tuple[pl.DataFrame, Correcte
     right = pl.lit(complete) | better.fill_null(value=False)
     trusted = pl.lit(proved(manifest)) | (pl.col("alone") != BATCH)
     state = pl.when(right & trusted).then(pl.lit(REPAIRED)).otherwise(pl.lit(WRONG))
-    stream = stream.with_columns(state.alias("state"))
     done = Corrected(found.batch.clear())
+    if not len(stream) and not len(found.exchange.differences):
+        return stream, done
+    stream = stream.with_columns(state.alias("state"))
     mended = stream.filter(pl.col("state") == REPAIRED)
     if len(mended):
         extra = mended.filter(pl.col("finding") == EXTRA)["open_time"].to_list()
@@ -266,13 +272,16 @@ def _sentence(sides: Mapping[str, Side], differences: pl.DataFrame, found: Compa
             continue
         who = "Of what was streamed" if name == STREAM else "Beside the exchange's own"
         text = f"{who} {side.equal:,} of {side.compared:,} candles are equal"
+        if not side.counts:
+            told.append(f"{text}.")
+            continue
         mine = differences.filter(pl.col("compared_with") == name)
-        states = dict(mine.group_by("state").len().rows())
+        states = Counter(mine["state"].to_list())
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in side.counts.items())
         became = ", ".join(
             f"{states[state]:,} {state}" for state in (REPAIRED, EXPLAINED, WRONG) if states.get(state)
         )
-        told.append(f"{text}; {kinds}: {became}." if kinds else f"{text}.")
-    if (differences["state"] == EXPLAINED).any():
+        told.append(f"{text}; {kinds}: {became}.")
+    if EXPLAINED in differences["state"].to_list():
         told.append(why(found.manifest))
     return " ".join(told)
