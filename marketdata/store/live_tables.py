@@ -1,7 +1,7 @@
 """What the live tables lack, as far as they show it themselves: ids, minutes without a candle, silences."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -21,7 +21,7 @@ FROM market ORDER BY 1, 2
 _HOLES = """
 SELECT before + 1, trade_id - 1, least(before_time, time), greatest(before_time, time) FROM (
     SELECT trade_id, time, lag(trade_id) OVER ids AS before, lag(time) OVER ids AS before_time
-    FROM trade WHERE market_id = %(market)s AND time >= %(since)s
+    FROM trade WHERE market_id = %(market)s AND time >= %(since)s AND time < %(beyond)s
     WINDOW ids AS (ORDER BY trade_id)
 ) AS rows
 WHERE trade_id > before + 1 AND time < %(until)s ORDER BY 1 LIMIT %(most)s
@@ -61,6 +61,8 @@ SELECT exchange, symbol, open_time FROM market, LATERAL (
     ORDER BY open_time DESC LIMIT 1
 ) AS newest
 """
+# Ids and times disagree by less than this: what lies behind the range shows that nothing is missing there.
+_BEYOND = timedelta(minutes=1)
 # So many of a kind at a look; the others are there at the next one.
 MOST = 1_000
 
@@ -95,7 +97,7 @@ def missing_ids(
 ) -> list[tuple[int, int, datetime, datetime]]:
     """Holes in ids that count up: first and last id, inclusive, and the times of the trades around."""
     return connection.execute(
-        _HOLES, {"market": number, "since": since, "until": until, "most": MOST}
+        _HOLES, {"market": number, "since": since, "until": until, "beyond": until + _BEYOND, "most": MOST}
     ).fetchall()
 
 

@@ -13,6 +13,7 @@ from marketdata.exchange_sim import RunningExchange
 from marketdata.fold import fold
 from marketdata.market import Market
 from marketdata.recording import entries
+from marketdata.repair.watching import Watch
 from marketdata.settings import Settings
 from marketdata.store.buffer import BufferedWriter
 from marketdata.store.candles import STORED_SCHEMA
@@ -218,6 +219,26 @@ def test_what_the_exchange_does_not_serve_is_told_once(live: World, database: st
     for _ in range(3):
         step(timedelta(minutes=10))
         assert tick(live, "live_gaps") == []
+
+
+def test_a_hole_is_seen_until_it_is_filled_whatever_else_was_looked_at(live: World, database: str) -> None:
+    ids = truth(live.platform.settings, USDT)["trade_id"]
+    watch = Watch()
+
+    def seen() -> list[tuple[int | None, int | None]]:
+        found = watch.holes(live.platform.settings, [USDT], CLOCK[0], ids=["binance"])
+        return [(hole.first_id, hole.last_id) for hole in found]
+
+    assert seen() == []
+    with connect(database) as connection:
+        connection.execute("CREATE TABLE gone AS SELECT * FROM trade WHERE trade_id = %s", (ids[-8],))
+        connection.execute("DELETE FROM trade WHERE trade_id = %s", (ids[-8],))
+    for _ in range(3):
+        step(timedelta(minutes=3))
+        assert seen() == [(ids[-8], ids[-8])]
+    with connect(database) as connection:
+        connection.execute("INSERT INTO trade SELECT * FROM gone")
+    assert seen() == []
 
 
 def test_a_stream_that_has_stopped_is_filled_up_to_the_running_minutes(live: World, database: str) -> None:
