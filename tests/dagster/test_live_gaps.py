@@ -231,11 +231,11 @@ def test_a_hole_is_seen_until_it_is_filled_whatever_else_was_looked_at(live: Wor
 
     assert seen() == []
     with connect(database) as connection:
-        connection.execute("CREATE TABLE gone AS SELECT * FROM trade WHERE trade_id = %s", (ids[-8],))
-        connection.execute("DELETE FROM trade WHERE trade_id = %s", (ids[-8],))
+        connection.execute("CREATE TABLE gone AS SELECT * FROM trade WHERE trade_id = %s", (ids[-5],))
+        connection.execute("DELETE FROM trade WHERE trade_id = %s", (ids[-5],))
     for _ in range(3):
         step(timedelta(minutes=3))
-        assert seen() == [(ids[-8], ids[-8])]
+        assert seen() == [(ids[-5], ids[-5])]
     with connect(database) as connection:
         connection.execute("INSERT INTO trade SELECT * FROM gone")
     assert seen() == []
