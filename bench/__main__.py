@@ -15,6 +15,7 @@ from bench import table
 MODULES = {
     "fold": "Trades to candles",
     "quality": "The quality profile of a day",
+    "reconciling": "Reconciling a year",
     "streaming_core": "Live candles, without a broker",
     "streaming": "Live candles through Kafka",
     "soak": "Live candles for ten minutes",

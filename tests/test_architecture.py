@@ -24,6 +24,7 @@ PURE = (
     "thresholds",
     "profile",
     "reconcile",
+    "venues",
 )
 PURE_LIBRARIES = {"polars", "numpy", "orjson"}
 # Modules of the standard library that read the world; a pure room takes what they would say as an argument.

@@ -293,6 +293,25 @@ def compare(market: OneMarket, *, start: Start = None, end: End = None, last: La
 
 
 @app.command(
+    "compare-venues",
+    epilog="[b]Example[/b]\n\nmarketdata compare-venues kraken:BTC/USD binance:BTC/USDT --last 7d",
+)
+def compare_venues(
+    one: Annotated[str, typer.Argument(metavar="MARKET", show_default=False)],
+    other: Annotated[str, typer.Argument(metavar="OTHER", show_default=False)],
+    *,
+    interval: Annotated[str, typer.Option("--interval", "-i", metavar="INTERVAL")] = "1m",
+    start: Start = None,
+    end: End = None,
+    last: Last = None,
+) -> int:
+    """Show how far apart the same thing trades at two venues. Information: that they differ is no fault."""
+    from marketdata.cli.venues import run_compare_venues
+
+    return run_compare_venues(one, other, interval, Asked(start, end, last))
+
+
+@app.command(
     "import",
     epilog="[b]Examples[/b]\n\nmarketdata import XBTUSD.csv downloads/\n\n"
     "marketdata import trades.csv --market kraken:BTC/USD --as kraken-trades\n\n"
