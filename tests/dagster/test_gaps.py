@@ -107,7 +107,7 @@ def test_stale_candles_are_folded_again_without_asking_the_exchange(stepped: Wor
     path(stepped, DAYS[2], "candles").unlink()
     gaps._surveys.clear()
     (request,) = tick(stepped)
-    assert {key.path[-1] for key in request.asset_selection or ()} == {"candles"}
+    assert {key.path[-1] for key in request.asset_selection or ()} == {"candles", "reconciliation"}
     stepped.exchange.faults([{"kind": "502"}])
     assert run(stepped, request).success
     assert tick(stepped) == []
