@@ -294,7 +294,8 @@ def compare(market: OneMarket, *, start: Start = None, end: End = None, last: La
 
 @app.command(
     "compare-venues",
-    epilog="[b]Example[/b]\n\nmarketdata compare-venues kraken:BTC/USD binance:BTC/USDT --last 7d",
+    epilog="[b]Example[/b]\n\nmarketdata compare-venues kraken:BTC/USD binance:BTC/USDT"
+    " --start 2025-06-01 --end 2025-06-02",
 )
 def compare_venues(
     one: Annotated[str, typer.Argument(metavar="MARKET", show_default=False)],

@@ -266,6 +266,7 @@ def test_the_examples_in_the_help_work(
     examples = [line for line in epilogs.splitlines() if line.startswith("marketdata ")]
     assert len(examples) >= 12
     call("marketdata backfill kraken:BTC/USD --start 2025-06-01 --end 2025-06-03", folder, environment)
+    call("marketdata backfill binance:BTC/USDT --start 2025-06-01 --end 2025-06-02", folder, environment)
     store = environment | {"MARKETDATA_DATABASE_URL": databases()}
     call("marketdata db upgrade", folder, store)
     for example in examples:
