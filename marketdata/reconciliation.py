@@ -96,11 +96,17 @@ def reconcile_day(
     if asked:
         _ask_again(settings, lake, market, day, now)
         found = compare_sides(lake, held(lake, market, day, streamed))
-    differences, done = _repair(settings, found)
-    kept = None if found.stream.compared else _kept_stream(lake, market, day, before)
-    sides = _sides(found, kept)
-    if kept is not None:
-        differences = pl.concat([kept.differences, differences])
+    earlier = {} if before is None or again else _sides_before(lake, market, day, before)
+    # What the store no longer knows of the stream stays as it was found; what was put right is told once.
+    forgotten = STREAM in earlier and not found.stream.compared
+    new = {
+        STREAM: not forgotten and not _same(earlier.get(STREAM), found.stream),
+        EXCHANGE: asked or not _same(earlier.get(EXCHANGE), found.exchange),
+    }
+    differences, done = _repair(settings, found, put_right=new[STREAM])
+    sides = _sides(found, earlier[STREAM] if forgotten else None)
+    if forgotten:
+        differences = pl.concat([earlier[STREAM].differences, differences])
     if len(differences):
         differences = differences.sort("open_time", "compared_with", maintain_order=True)
     settled = WRONG not in differences["state"].to_list()
@@ -116,7 +122,7 @@ def reconcile_day(
         at=now,
         run_id=run_id,
     )
-    entries = list(story.entries(settings.drift_alert_percent, new_stream=kept is None))
+    entries = list(story.entries(settings.drift_alert_percent, new=new))
     if entries:
         recording.record(settings, lake, entries)
     _keep(settings, lake, outcome, found, asked_for=_asked_for(before, found, asked=asked), now=now)
@@ -144,8 +150,12 @@ def _ask_again(settings: Settings, lake: Lake, market: Market, day: date, now: d
         raise outcome[1]
 
 
-def _repair(settings: Settings, found: Compared) -> tuple[pl.DataFrame, Corrected]:
-    """The differences with what became of each, and what was done in the store."""
+def _repair(settings: Settings, found: Compared, *, put_right: bool) -> tuple[pl.DataFrame, Corrected]:
+    """The differences with what became of each, and what was done in the store.
+
+    Args:
+        put_right: whether the store is to be changed; otherwise it was put right before.
+    """
     manifest, stream = found.manifest, found.stream.differences
     complete = manifest.status is Status.COMPLETE
     # A batch that lacks trades itself is the truth only where it has more of them.
@@ -158,7 +168,7 @@ def _repair(settings: Settings, found: Compared) -> tuple[pl.DataFrame, Correcte
         return stream, done
     stream = stream.with_columns(state.alias("state"))
     mended = stream.filter(pl.col("state") == REPAIRED)
-    if len(mended):
+    if put_right and len(mended):
         extra = mended.filter(pl.col("finding") == EXTRA)["open_time"].to_list()
         opens = mended.filter(pl.col("finding") != EXTRA).select("open_time")
         done = correct(
@@ -198,7 +208,7 @@ def known_result(lake: Lake, market: Market, day: date) -> Reconciled | None:
 
 def _known(lake: Lake, market: Market, day: date, result: Mapping[str, Any]) -> Reconciled:
     differences = in_lake.differences(lake, market, day)
-    sides = {name: _side_of(body, differences, name) for name, body in result["sides"].items()}
+    sides = _sides_before(lake, market, day, result)
     return Reconciled(market, day, sides, differences, result["settled"], result["sentence"], known=True)
 
 
@@ -215,11 +225,18 @@ def _side_of(body: Mapping[str, Any], differences: pl.DataFrame, name: str) -> S
     return Side(body["compared"], body["equal"], dict(body["counts"]), Drift(**body["drift"]), mine)
 
 
-def _kept_stream(lake: Lake, market: Market, day: date, before: Mapping[str, Any] | None) -> Side | None:
-    """What was found of the stream when the store still knew what it had said."""
-    if before is None or STREAM not in before.get("sides", {}):
-        return None
-    return _side_of(before["sides"][STREAM], in_lake.differences(lake, market, day), STREAM)
+def _sides_before(lake: Lake, market: Market, day: date, before: Mapping[str, Any]) -> dict[str, Side]:
+    """How the day compared before."""
+    differences = in_lake.differences(lake, market, day)
+    return {name: _side_of(body, differences, name) for name, body in before["sides"].items()}
+
+
+def _same(earlier: Side | None, now: Side) -> bool:
+    """Whether the same was found before, and nothing of it is left wrong."""
+    if earlier is None or earlier.counts != now.counts or WRONG in earlier.differences["state"].to_list():
+        return False
+    found = [side.differences.drop("alone", "state") for side in (earlier, now)]
+    return found[0].equals(found[1])
 
 
 def _sides(found: Compared, kept: Side | None) -> dict[str, Side]:

@@ -1,6 +1,6 @@
 """What the ledger is told of a day that was reconciled: a case for each class of findings, one of drift."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -37,23 +37,27 @@ class Story:
     at: datetime
     run_id: str
 
-    def entries(self, alert_percent: float, *, new_stream: bool) -> Iterator[Entry]:
-        """One case for each class of findings, and one where candles have drifted."""
-        if new_stream:
+    def entries(self, alert_percent: float, *, new: Mapping[str, bool]) -> Iterator[Entry]:
+        """One case for each class of findings, and one where candles have drifted.
+
+        Args:
+            new: by side, whether something else was found than before.
+        """
+        if new[STREAM]:
             for kind, count in self.found.stream.counts.items():
                 yield from self._stream(kind, count)
             yield from self._drift(STREAM, self.found.stream, alert_percent)
-        for kind in CLASSES:
-            if self.first.exchange.counts.get(kind) or self.found.exchange.counts.get(kind):
-                yield from self._exchange(kind)
+        if new[EXCHANGE]:
+            for kind in CLASSES:
+                if self.first.exchange.counts.get(kind) or self.found.exchange.counts.get(kind):
+                    yield from self._exchange(kind)
+            if not proved(self.found.manifest):
+                yield from self._drift(EXCHANGE, self.found.exchange, alert_percent)
         for side, kind in sorted(self.left):
             sides = [each.stream if side == STREAM else each.exchange for each in (self.first, self.found)]
-            if (side == EXCHANGE or new_stream) and not any(kind in each.counts for each in sides):
-                yield self._entry(
-                    Event.OUTCOME, State.REPAIRED, side, kind, "Nothing differs any more.", attempt=1
-                )
-        if not proved(self.found.manifest):
-            yield from self._drift(EXCHANGE, self.found.exchange, alert_percent)
+            if new[side] and not any(kind in each.counts for each in sides):
+                told = "Nothing differs any more."
+                yield self._entry(Event.OUTCOME, State.REPAIRED, side, kind, told, attempt=1)
 
     def _entry(self, event: Event, state: State, side: str, reason: str, detail: str, **more: Any) -> Entry:
         manifest = self.found.manifest

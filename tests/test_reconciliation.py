@@ -198,6 +198,18 @@ def test_what_the_stream_had_said_is_compared_although_the_day_was_loaded_before
     assert world.reconcile().known
 
 
+def test_what_was_put_right_is_told_once_although_the_day_is_compared_anew(world: World) -> None:
+    world.stream(without(id_in(61)))
+    world.reconcile(run_id="first")
+    entries = recording.entries(world.settings, world.lake)
+    world.serve(THEIRS)
+    done = world.reconcile(run_id="second")
+    assert not done.known
+    assert done.sides["stream"].counts == {"late trade": 1}
+    assert done.sides["exchange"].equal == len(BATCH)
+    assert_frame_equal(recording.entries(world.settings, world.lake), entries)
+
+
 def test_minutes_in_which_the_stream_was_not_there_yet_are_not_missing(world: World) -> None:
     begun = START + timedelta(hours=10)
     hole = pl.col("open_time").is_between(begun + timedelta(minutes=30), begun + timedelta(minutes=34))
@@ -313,6 +325,8 @@ def test_trades_that_do_not_make_the_exchanges_candles_are_asked_for_once_more(
 ) -> None:
     settings, lake = exchange
     whole = lake.manifest(USDT, THEN)
+    assert reconcile_day(settings, lake, USDT, THEN, now=NOON).settled
+    assert recording.entries(settings, lake).is_empty()
     spoil(lake)
     done = reconcile_day(settings, lake, USDT, THEN, now=NOON)
     assert done.settled
