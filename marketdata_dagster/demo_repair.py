@@ -66,12 +66,13 @@ def wait(settings: Settings, lake: Lake, damage: Damage, say: Callable[[str], No
         entries = recording.entries(settings, lake, damage.at)
         found = _of(entries, damage)
         for row in found.rows(named=True)[told:]:
-            say(f"{time.monotonic() - began:5.1f} s  {row['event']:8} {row['detail']}")
+            say(f"{time.monotonic() - began:5.1f} s  {row['event']:8} {_short(lake, row['detail'])}")
         told = len(found)
         if _state(found) == ledger.State.REPAIRED:
             break
         time.sleep(_POLL_S)
-    return Repaired(damage, time.monotonic() - began, _is_whole(lake, damage), found)
+    named = found.with_columns(pl.col("detail").map_elements(lambda text: _short(lake, text), pl.String))
+    return Repaired(damage, time.monotonic() - began, _is_whole(lake, damage), named)
 
 
 def show(console: Console, repaired: Repaired) -> bool:
@@ -92,6 +93,11 @@ def show(console: Console, repaired: Repaired) -> bool:
         return True
     console.print(f"[red]{damage.market} {damage.day} is not what it was.[/red]")
     return False
+
+
+def _short(lake: Lake, text: str) -> str:
+    """A sentence without the place of the lake, which is the same in all of them."""
+    return text.replace(f"{lake.url}/", "").replace("'", "")
 
 
 def _of(entries: pl.DataFrame, damage: Damage) -> pl.DataFrame:
