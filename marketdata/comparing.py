@@ -24,6 +24,7 @@ _MINUTE, _DAY = Interval.parse("1m"), Interval.parse("1d")
 _WIDER = tuple(interval for interval in INTERVALS if _MINUTE < interval <= _DAY)
 # A stream that said something this long before midnight was there at midnight.
 _AROUND = timedelta(hours=1)
+_SAID = [*CANDLE_SCHEMA, "revision"]
 _NONE_SERVED = EXCHANGE_CANDLE_SCHEMA.to_frame()
 _NOTHING = pl.Schema({**CANDLE_SCHEMA, **DETAILS}).to_frame()
 
@@ -96,7 +97,7 @@ def held(lake: Lake, market: Market, day: date, streamed: pl.DataFrame) -> Held:
     served, contents = _served(lake, market, day)
     parts = [manifest.content_hash, manifest.status.value, str(stretch), *contents]
     if len(stream):
-        parts.append(hash_of_cells(stream.select(*CANDLE_SCHEMA, "revision")))
+        parts.append(hash_of_cells(stream[_SAID]))
     inputs = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return Held(manifest, stream, stretch, served, inputs)
 
@@ -166,7 +167,7 @@ def _of_day(streamed: pl.DataFrame, start: datetime, end: datetime) -> tuple[pl.
 
     That is all of the day, or from its first to its last candle.
     """
-    opens = streamed["open_time"].to_physical().to_numpy()
+    opens = streamed["open_time"].to_numpy().view(np.int64)
     around = int(_AROUND.total_seconds() * 1e6)
     first, last = to_us(start), to_us(end)
     edges = np.searchsorted(opens, [first - around, first, last, last + around])

@@ -6,7 +6,8 @@ result lies in the lake, one row a candle that differs; its figures go to the st
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -17,16 +18,26 @@ from marketdata import recording
 from marketdata.backfill import DayReport, backfill
 from marketdata.comparing import Compared, compare_sides, held, imported, proved, said, why
 from marketdata.correcting import Corrected, correct
-from marketdata.errors import CorruptFile
+from marketdata.errors import CorruptFile, MarketDataError
 from marketdata.lake import Lake
 from marketdata.lake import reconciliation as in_lake
+from marketdata.ledger import Entry
 from marketdata.manifest import Status, day_window
 from marketdata.market import Market
 from marketdata.reconcile import BATCH, EXCHANGE, EXTRA, STREAM, Drift, Side
 from marketdata.reconciliation_story import EXPLAINED, REPAIRED, WRONG, Story
 from marketdata.settings import Settings
 
-__all__ = ["EXPLAINED", "REPAIRED", "WRONG", "Reconciled", "known_result", "reconcile_day", "said"]
+__all__ = [
+    "EXPLAINED",
+    "REPAIRED",
+    "WRONG",
+    "Reconciled",
+    "known_result",
+    "reconcile_day",
+    "reconcile_days",
+    "said",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,48 +96,135 @@ def reconcile_day(
     """
     if streamed is None:
         streamed = said(settings, market, *day_window(day))
-    there = held(lake, market, day, streamed)
-    before = _held(lake, market, day)
-    if before is not None and not again and before.get("inputs") == there.inputs:
-        return _known(lake, market, day, before)
-    first = found = compare_sides(lake, there)
-    asked = _must_ask(found) and (
-        again or before is None or before.get("asked") != found.manifest.content_hash
-    )
-    if asked:
-        _ask_again(settings, lake, market, day, now)
-        found = compare_sides(lake, held(lake, market, day, streamed))
-    earlier = {} if before is None or again else _sides_before(lake, market, day, before)
-    # What the store no longer knows of the stream stays as it was found; what was put right is told once.
-    forgotten = STREAM in earlier and not found.stream.compared
-    new = {
-        STREAM: not forgotten and not _same(earlier.get(STREAM), found.stream),
-        EXCHANGE: asked or not _same(earlier.get(EXCHANGE), found.exchange),
-    }
-    differences, done = _repair(settings, found, put_right=new[STREAM])
-    sides = _sides(found, earlier[STREAM] if forgotten else None)
-    if forgotten:
-        differences = pl.concat([earlier[STREAM].differences, differences])
-    if len(differences):
-        differences = differences.sort("open_time", "compared_with", maintain_order=True)
-    settled = WRONG not in differences["state"].to_list()
-    outcome = Reconciled(market, day, sides, differences, settled, _sentence(sides, differences, found))
-    outcome = replace(outcome, published=done.published)
-    story = Story(
-        first,
-        found,
-        differences,
-        done.published,
-        asked,
-        _left(lake, market, day, before),
-        at=now,
-        run_id=run_id,
-    )
-    entries = list(story.entries(settings.drift_alert_percent, new=new))
-    if entries:
-        recording.record(settings, lake, entries)
-    _keep(settings, lake, outcome, found, asked_for=_asked_for(before, found, asked=asked), now=now)
-    return outcome
+    judge = _Judge(settings, lake, now, run_id, again=again)
+    judged = judge.of_day(market, day, streamed)
+    if judged.entries:
+        recording.record(settings, lake, judged.entries)
+    judge.keep(judged)
+    return judged.outcome
+
+
+def reconcile_days(
+    settings: Settings,
+    lake: Lake,
+    market: Market,
+    days: Sequence[date],
+    *,
+    now: datetime,
+    run_id: str = "",
+    streamed: pl.DataFrame,
+    again: bool = False,
+    workers: int = 2,
+) -> dict[date, Reconciled | MarketDataError]:
+    """Reconcile some days of a market side by side, as :func:`reconcile_day`; one that fails stops no other.
+
+    Args:
+        streamed: as :func:`marketdata.comparing.said` gives it for all of them.
+
+    Raises:
+        StorageError: the ledger cannot be written; no result is kept then.
+    """
+    judge = _Judge(settings, lake, now, run_id, again=again)
+    outcomes: dict[date, Reconciled | MarketDataError] = {}
+
+    def judged(day: date) -> _Judged | MarketDataError:
+        try:
+            return judge.of_day(market, day, streamed)
+        except MarketDataError as error:
+            return error
+
+    def kept(one: _Judged) -> MarketDataError | None:
+        try:
+            judge.keep(one)
+        except MarketDataError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="reconcile") as pool:
+        found = dict(zip(days, pool.map(judged, days), strict=True))
+        good = {day: one for day, one in found.items() if isinstance(one, _Judged)}
+        # The ledger before the results: what is killed between the two is found once more.
+        if entries := [entry for one in good.values() for entry in one.entries]:
+            recording.record(settings, lake, entries)
+        errors = dict(zip(good, pool.map(kept, good.values()), strict=True))
+    for day, one in found.items():
+        outcomes[day] = one if isinstance(one, MarketDataError) else errors[day] or one.outcome
+    return outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A day that was compared and put right, with what is to be written of it."""
+
+    outcome: Reconciled
+    entries: Sequence[Entry] = ()
+    found: Compared | None = None
+    asked_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Compares days and puts right what was streamed; :meth:`keep` comes behind the ledger."""
+
+    settings: Settings
+    lake: Lake
+    now: datetime
+    run_id: str
+    again: bool
+
+    def of_day(self, market: Market, day: date, streamed: pl.DataFrame) -> _Judged:
+        settings, lake, again = self.settings, self.lake, self.again
+        there = held(lake, market, day, streamed)
+        before = _held(lake, market, day)
+        if before is not None and not again and before.get("inputs") == there.inputs:
+            return _Judged(_known(lake, market, day, before))
+        first = found = compare_sides(lake, there)
+        asked = _must_ask(found) and (
+            again or before is None or before.get("asked") != found.manifest.content_hash
+        )
+        if asked:
+            _ask_again(settings, lake, market, day, self.now)
+            found = compare_sides(lake, held(lake, market, day, streamed))
+        earlier = {} if before is None or again else _sides_before(lake, market, day, before)
+        # What the store no longer knows of the stream stays as it was found; what was put right is told once.
+        forgotten = STREAM in earlier and not found.stream.compared
+        new = {
+            STREAM: not forgotten and not _same(earlier.get(STREAM), found.stream),
+            EXCHANGE: asked or not _same(earlier.get(EXCHANGE), found.exchange),
+        }
+        differences, done = _repair(settings, found, put_right=new[STREAM])
+        sides = _sides(found, earlier[STREAM] if forgotten else None)
+        if forgotten:
+            differences = pl.concat([earlier[STREAM].differences, differences])
+        if len(differences):
+            differences = differences.sort("open_time", "compared_with", maintain_order=True)
+        settled = WRONG not in differences["state"].to_list()
+        outcome = Reconciled(market, day, sides, differences, settled, _sentence(sides, differences, found))
+        outcome = replace(outcome, published=done.published)
+        story = Story(
+            first,
+            found,
+            differences,
+            done.published,
+            asked,
+            _left(lake, market, day, before),
+            at=self.now,
+            run_id=self.run_id,
+        )
+        entries = list(story.entries(settings.drift_alert_percent, new=new))
+        return _Judged(outcome, entries, found, _asked_for(before, found, asked=asked))
+
+    def keep(self, judged: _Judged) -> None:
+        """Write the result of a day that was compared now."""
+        if judged.found is not None:
+            _keep(
+                self.settings,
+                self.lake,
+                judged.outcome,
+                judged.found,
+                asked_for=judged.asked_for,
+                now=self.now,
+            )
 
 
 # -- repairing ------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from marketdata.comparing import said
 from marketdata.errors import CorruptFile, MarketDataError
 from marketdata.manifest import day_window
 from marketdata.reconcile import EXCHANGE, STREAM, Side
-from marketdata.reconciliation import WRONG, Reconciled, known_result, reconcile_day
+from marketdata.reconciliation import WRONG, Reconciled, known_result, reconcile_days
 from marketdata_dagster import checks, picture, story
 from marketdata_dagster.checks import RECONCILED
 from marketdata_dagster.defs.partitions import Job, jobs
@@ -78,26 +78,25 @@ def reconcile(platform: Platform, wanted: list[Job], *, run_id: str, again: bool
         first, last = some[0], some[-1]
         try:
             window = day_window(first.day)[0], day_window(last.day)[1]
-            streamed = said(platform.settings, first.market, *window)
+            results = reconcile_days(
+                platform.settings,
+                platform.lake,
+                first.market,
+                [job.day for job in some],
+                now=now,
+                run_id=run_id,
+                streamed=said(platform.settings, first.market, *window),
+                again=again,
+            )
         except MarketDataError as error:
             outcome.failed.update(dict.fromkeys(some, error))
             continue
         for job in some:
-            try:
-                found = reconcile_day(
-                    platform.settings,
-                    platform.lake,
-                    job.market,
-                    job.day,
-                    now=now,
-                    run_id=run_id,
-                    streamed=streamed,
-                    again=again,
-                )
-            except MarketDataError as error:
-                outcome.failed[job] = error
-                continue
-            outcome.made[job] = of_result(platform, job, found)
+            found = results[job.day]
+            if isinstance(found, MarketDataError):
+                outcome.failed[job] = found
+            else:
+                outcome.made[job] = of_result(platform, job, found)
     return outcome
 
 
