@@ -205,7 +205,7 @@ class EmbeddedServer:
 
     def _socket_folder(self) -> Path:
         inside = self.folder / "socket"
-        if len(str(inside)) > _LONGEST_SOCKET:
+        if len(str(inside / f".s.PGSQL.{_PORT}")) > _LONGEST_SOCKET:
             if self._sockets is not None and self._sockets.exists():
                 return self._sockets
             inside = Path(tempfile.mkdtemp(prefix="marketdata-")) / "socket"

@@ -203,7 +203,7 @@ def test_the_daily_report_is_made_and_read_in_the_ui_and_as_a_page(
     page.get_by_role("dialog").get_by_role("button", name="Launch 1 run").click()
     sync_api.expect(page.get_by_text("Materialized (1)")).to_be_visible(timeout=100_000)
     page.goto(f"{stack.urls.webserver}/assets/report?view=partitions&partition={LAST}")
-    sync_api.expect(page.get_by_text("markets complete")).to_be_visible()
+    sync_api.expect(page.get_by_text("markets complete", exact=True)).to_be_visible()
     picture(page, "report-in-the-ui")
     page.goto((Path(stack.settings.lake_url) / "reports" / f"date={LAST}" / "report.html").as_uri())
     sync_api.expect(page.locator("svg").first).to_be_visible()

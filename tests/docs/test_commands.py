@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from typer.main import get_command
 
 from marketdata.cli.main import app, main
 from marketdata.exchange_sim import RunningExchange, SimConfig
+from marketdata.lake import Lake, ledger
+from marketdata.ledger import Entry, Event, State
+from marketdata.market import Market
 from marketdata.store.embedded import EmbeddedServer
 from marketdata.store.engine import connect
 from tests.conftest import ROOT
@@ -141,7 +145,8 @@ def in_this_process(command: str, folder: Path, environment: Environment) -> Non
         patch.setattr(sys, "stderr", err)
         code = main(shlex.split(command)[1:])
     err.seek(0)
-    assert code == 0, f"{command}\n{err.read()}"
+    # With 1 it says that something is open, which in a reader's lake may be so.
+    assert code in ((0, 1) if command.startswith("marketdata gaps") else (0,)), f"{command}\n{err.read()}"
 
 
 def start_and_stop(command: str, folder: Path, environment: Environment) -> None:
@@ -258,6 +263,16 @@ def test_the_make_targets_of_a_document_exist(document: Path) -> None:
     assert {command.split()[1] for command in commands(document, "make")} <= targets
 
 
+def a_case_of(folder: Path) -> str:
+    """Something for the ledger to tell."""
+    at, market = datetime(2025, 6, 1, tzinfo=UTC), Market.parse("kraken:BTC/USD")
+    found = Entry(
+        at, Event.FINDING, State.INFORMATION, market, "trades", "stale", at, at + timedelta(days=1), "-"
+    )
+    ledger.append(Lake.open(str(folder / ".marketdata" / "lake")), [found])
+    return found.case
+
+
 def test_the_examples_in_the_help_work(
     folder: Path, environment: Environment, databases: Callable[[], str]
 ) -> None:
@@ -269,7 +284,9 @@ def test_the_examples_in_the_help_work(
     call("marketdata backfill binance:BTC/USDT --start 2025-06-01 --end 2025-06-02", folder, environment)
     store = environment | {"MARKETDATA_DATABASE_URL": databases()}
     call("marketdata db upgrade", folder, store)
-    for example in examples:
+    case = a_case_of(folder)
+    for command in examples:
+        example = re.sub(r"--case \w+", f"--case {case}", command)
         if example.startswith(f"{STORE}upgrade"):
             call(example, folder, environment | {"MARKETDATA_DATABASE_URL": databases()})
             continue
