@@ -40,9 +40,9 @@ _PARTITIONS = 2
 _STOP_S = 20.0
 _SHOWN = 5
 # Trades are every few seconds in the quietest market: there is a candle by then, or something is wrong.
-_FIRST_S = 60.0
-# What is lost shortly before the end is fetched by then.
-_HEAL_S = 8.0
+_FIRST_S = 240.0
+# What is lost shortly before the end is found and fetched within seconds; a busy machine may take longer.
+_HEAL_S, _HEALED_BY_S, _LOOK_S = 5.0, 120.0, 3.0
 # The exchange is made to misbehave on its sockets: one trade in a hundred is never sent (and two for certain,
 # for a hundred take a while), some come twice, and one socket says nothing for a minute.
 FAULTS = (
@@ -182,11 +182,23 @@ class Live:
         return end
 
     def compared(self, settings: Settings, until: datetime) -> list[Agreement]:
-        """Hold the final candles up to a time against the trades the exchange serves by REST, folded."""
+        """Hold the final candles up to a time against the trades the exchange serves by REST, folded.
+
+        What differs is looked at again for two minutes: a trade that the socket lost a moment ago is on its
+        way, and its candle follows with a higher revision.
+        """
         urls = {name: self._variables[key] for key, name in _VARIABLES.items() if key in self._variables}
         asked = settings.model_copy(update=urls)
-        finals = {market: self._last(market).filter(_closes() <= until) for market in self._markets}
-        return [_agreement(market, finals[market], asked) for market in self._markets]
+        give_up = time.monotonic() + _HEALED_BY_S
+        found: dict[Market, Agreement] = {}
+        while True:
+            for market in self._markets:
+                if market not in found or found[market].different:
+                    finals = self._last(market).filter(_closes() <= until)
+                    found[market] = _agreement(market, finals, asked)
+            if not any(one.different for one in found.values()) or time.monotonic() > give_up:
+                return [found[market] for market in self._markets]
+            time.sleep(_LOOK_S)
 
     def _last(self, market: Market) -> pl.DataFrame:
         """The final candles with the highest revision; those begun before the stream did are left out."""

@@ -20,7 +20,7 @@ from marketdata.market import Market
 from marketdata.settings import Settings
 
 # Two ticks of the sensor, and a run that begins behind the second one.
-_PATIENCE_S = 150.0
+_PATIENCE_S = 600.0
 _POLL_S = 0.5
 
 

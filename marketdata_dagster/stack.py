@@ -23,7 +23,7 @@ from marketdata.settings import Settings
 from marketdata_dagster.graphql import GraphQL
 from marketdata_dagster.instance import prepare
 
-_START_S = 60.0
+_START_S = 240.0
 _STOP_S = 5.0
 _LOCATION = "marketdata"
 _WORKSPACE = """\

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from marketdata.bus.mock import MockCluster
 from marketdata.exchange_sim import RunningExchange, SimConfig
@@ -51,12 +52,32 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+# Files that start all of the platform's processes: one at a time, for each fills two cores by itself.
+_WHOLE = frozenset(f"tests/dagster/test_{name}.py" for name in ("browser", "end_to_end", "postgres", "stack"))
+
+
+class _Scheduling(LoadFileScheduling):
+    """A worker for each file at a time, and one worker for all of those that start the whole platform."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "the whole platform" if file in _WHOLE else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share the tests out as above where ``--dist loadfile`` is asked for."""
+    return _Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the folders whose tests wait long for real parts begin, so that no worker ends with them alone."""
-    waiting = ("tests/dagster", "tests/realtime/faults", "tests/docs", "tests/kafka", "tests/realtime")
+    waiting = ("tests/realtime/faults", "tests/dagster", "tests/docs", "tests/kafka", "tests/realtime")
     order = {folder: place for place, folder in enumerate(waiting)}
 
     def place(item: pytest.Item) -> int:
+        if item.nodeid.partition("::")[0] in _WHOLE:
+            return -1
         folder = next((name for name in waiting if item.nodeid.startswith(f"{name}/")), "")
         return order.get(folder, len(order))
 

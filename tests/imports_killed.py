@@ -13,7 +13,7 @@ from marketdata.lake import Lake
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
-_TIMEOUT_S = 60
+_TIMEOUT_S = 300
 
 
 def run(lake: str, source: str, kill_at: int) -> str:

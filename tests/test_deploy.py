@@ -29,7 +29,7 @@ def test_compose_accepts_the_file() -> None:
     environment = {"PATH": os.environ["PATH"], "MARKETDATA_POSTGRES_PASSWORD": "only-for-this-test"}
     read = subprocess.run(
         [program, "--file", str(ROOT / "docker-compose.yml"), "config"],
-        capture_output=True, text=True, env=environment, timeout=60, check=False,
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
     )  # fmt: skip
     assert read.returncode == 0, read.stderr
     services = yaml.safe_load(read.stdout)["services"]
@@ -37,7 +37,7 @@ def test_compose_accepts_the_file() -> None:
     assert wanted <= set(services) <= set(SERVICES)  # newer ones leave out what no profile asks for
     without = subprocess.run(
         [program, "--file", str(ROOT / "docker-compose.yml"), "config"],
-        capture_output=True, text=True, env={"PATH": os.environ["PATH"]}, timeout=60, check=False,
+        capture_output=True, text=True, env={"PATH": os.environ["PATH"]}, timeout=300, check=False,
     )  # fmt: skip
     assert without.returncode != 0
     assert "set it to a password of your own" in without.stderr
@@ -84,7 +84,7 @@ def test_every_command_knows_the_options_it_is_given(name: str, tmp_path: Path) 
     environment = {**os.environ, "MARKETDATA_HOME": str(tmp_path), "COLUMNS": "200", "DAGSTER_HOME": ""}
     shown = subprocess.run(
         [sys.executable, "-m", "marketdata_dagster.run", *program, *subcommand, "--help"],
-        capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False,
+        capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300, check=False,
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     for option in (argument for argument in arguments if argument.startswith("--")):
@@ -100,7 +100,7 @@ def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     environment = {**os.environ, "MARKETDATA_HOME": str(tmp_path)}
     ended = subprocess.run(
         [sys.executable, "-m", "marketdata_dagster.run", "no-such-command"],
-        capture_output=True, text=True, env=environment, timeout=60, check=False,
+        capture_output=True, text=True, env=environment, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == ["error: 'no-such-command' cannot be run: No such file or directory."]

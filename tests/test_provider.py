@@ -319,7 +319,7 @@ except UsageError as error:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     empty, refused = done.stdout.splitlines()
     assert empty == "[]"
@@ -330,7 +330,7 @@ except UsageError as error:
 def test_importing_the_library_does_not_bring_the_provider_along() -> None:
     program = "import sys, marketdata; print('polars' in sys.modules, marketdata.Provider.__name__)"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300
     )
     assert done.stdout.split() == ["False", "Provider"]
     with pytest.raises(AttributeError, match="Providers"):

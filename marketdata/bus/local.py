@@ -21,7 +21,7 @@ from pathlib import Path
 
 from marketdata.errors import PermanentError
 
-START_S, STOP_S, RESOLVE_S = 60.0, 30.0, 600.0
+START_S, STOP_S, RESOLVE_S = 180.0, 60.0, 600.0
 # Logs of the brokers of this run, shown at its end when a test has failed.
 LOGS: list[Path] = []
 

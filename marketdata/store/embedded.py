@@ -33,7 +33,7 @@ _SYSTEM_USERS = ("pgserver", "nobody")
 _PORT = 5432
 # What a path of a socket may have, with the name PostgreSQL adds to it.
 _LONGEST_SOCKET = 100
-_START_S, _STOP_S = 60.0, 30.0
+_START_S, _STOP_S = 180.0, 60.0
 
 
 def wheel_binaries() -> Path:

@@ -254,7 +254,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_day(home: Path, monkeypatch: pyte
     )
     done = subprocess.run(
         [sys.executable, "-c", limited, "backfill", SOL, *DAY_1],
-        capture_output=True, text=True, check=False, timeout=120, env=os.environ.copy(),
+        capture_output=True, text=True, check=False, timeout=300, env=os.environ.copy(),
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout == ""
@@ -288,13 +288,13 @@ def test_ctrl_c_keeps_the_pages_and_the_same_command_goes_on(
     command = [*PROGRAM, "backfill", SOL, *DAY_1]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(files(home) if home.exists() else {}) < 3:
             assert first.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         first.send_signal(signal.SIGINT)
-        _, complaint = first.communicate(timeout=60)
+        _, complaint = first.communicate(timeout=300)
     finally:
         if first.poll() is None:
             first.kill()
@@ -304,12 +304,12 @@ def test_ctrl_c_keeps_the_pages_and_the_same_command_goes_on(
     assert complaint.splitlines()[-1] == "Interrupted."
     assert "Traceback" not in complaint
     assert days_in_place(home) == []
-    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert second.returncode == 0, second.stderr
     assert "from before" in second.stderr
     shutil.copytree(home, home.with_name("kept"))
     shutil.rmtree(home)
-    whole = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    whole = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert whole.returncode == 0
     trades = [name for name in days_in_place(home) if "trades/" in name]
     assert len(trades) == 1

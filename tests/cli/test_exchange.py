@@ -35,7 +35,7 @@ def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=300)
 
 
 def test_it_prints_what_to_export_answers_and_ends_with_ctrl_c(home: Path) -> None:
@@ -50,10 +50,10 @@ def test_it_prints_what_to_export_answers_and_ends_with_ctrl_c(home: Path) -> No
             "MARKETDATA_KRAKEN_WS_URL",
             "MARKETDATA_BINANCE_WS_URL",
         }
-        with urllib.request.urlopen(urls["MARKETDATA_KRAKEN_URL"] + "/0/public/Time", timeout=20) as answer:
+        with urllib.request.urlopen(urls["MARKETDATA_KRAKEN_URL"] + "/0/public/Time", timeout=300) as answer:
             assert b'"error":[]' in answer.read().replace(b" ", b"")
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=300)
         assert process.returncode == 0
         assert complaint == ""
 
@@ -63,7 +63,7 @@ def test_it_serves_captured_payloads_where_there_are_some(home: Path, captures: 
     with running("--port", "0", "--capture", str(captures / "kraken")) as (_, lines):
         url = next(line.partition("=")[2] for line in lines if "KRAKEN_URL" in line)
         address = f"{url}/0/public/Trades?pair=GRTETH&since=1616889600"
-        with urllib.request.urlopen(address, timeout=20) as answer:
+        with urllib.request.urlopen(address, timeout=300) as answer:
             assert b"1617392847336232776" in answer.read()
 
 

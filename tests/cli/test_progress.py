@@ -93,7 +93,7 @@ def in_a_terminal(arguments: list[str], columns: int) -> tuple[int, str]:
         pass
     finally:
         os.close(ours)
-    return running.wait(timeout=60), written.decode()
+    return running.wait(timeout=300), written.decode()
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -44,7 +44,7 @@ def test_help_and_typing_errors_import_nothing_heavy(arguments: list[str], code:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     exit_code, *modules = done.stderr.splitlines()[-1].split()
     assert exit_code == code
@@ -95,7 +95,7 @@ def test_typing_errors_are_one_line_and_exit_2(
 
 def test_the_installed_command_answers_in_one_line() -> None:
     program = [sys.executable, "-c", "from marketdata.cli.main import run; run()", "candles"]
-    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "error: Missing argument 'MARKET'. See marketdata candles --help.\n"

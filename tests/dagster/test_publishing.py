@@ -28,7 +28,7 @@ def test_a_run_publishes_each_page_and_says_coverage_in_its_log(
     held = world.lake.read_trades(DOT, *day_window(DAYS[0]))
     assert f"{DOT}: {len(held):,} trades, 1 of 1 days, " in capfd.readouterr().err
     found: list[pl.DataFrame] = []
-    until = time.monotonic() + 30
+    until = time.monotonic() + 240
     with BatchConsumer(broker, [topics.backfill], "g") as consumer:
         while sum(map(len, found)) < len(held) and time.monotonic() < until:
             decoded = decode_trades(consumer.poll(5_000, 0.1), now=NOW)

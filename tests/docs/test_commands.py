@@ -128,7 +128,7 @@ def call(command: str, folder: Path, environment: Environment) -> None:
 def in_a_shell(command: str, folder: Path, environment: Environment) -> None:
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment,
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert "error:" not in done.stderr
@@ -159,11 +159,17 @@ def start_and_stop(command: str, folder: Path, environment: Environment) -> None
         assert running.stdout is not None
         assert any("Ctrl-C" in line for line in running.stdout)
         running.send_signal(signal.SIGINT)
-        assert running.wait(timeout=20) == 0
+        assert running.wait(timeout=300) == 0
     finally:
         if running.poll() is None:
             running.kill()
         running.communicate()
+
+
+def listens_to_signals(pid: int) -> bool:
+    """Whether a service has come so far that it ends in order: Python leaves SIGTERM alone by itself."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16) >> (signal.SIGTERM - 1) & 1)  # type: ignore[index]
 
 
 def run_and_interrupt(command: str, folder: Path, environment: Environment) -> None:
@@ -173,10 +179,14 @@ def run_and_interrupt(command: str, folder: Path, environment: Environment) -> N
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        time.sleep(8)
+        until = time.monotonic() + 240
+        while running.poll() is None and not listens_to_signals(running.pid):
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        time.sleep(2)
         lasted = running.poll() is None
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=40)
+        _, said = running.communicate(timeout=300)
         assert (lasted, running.returncode) == (True, 0), said
     finally:
         if running.poll() is None:
@@ -230,7 +240,7 @@ def test_the_programs_of_a_document_run(
             continue
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", program], cwd=folder, env=environment,
-            capture_output=True, text=True, check=False, timeout=120,
+            capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, f"{program}\n{done.stderr[-2000:]}"
 
@@ -247,7 +257,7 @@ def follow_and_interrupt(program: str, folder: Path, environment: Environment) -
         time.sleep(1)
         lasted = running.poll() is None
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=40)
+        _, said = running.communicate(timeout=300)
         assert printed, f"{program}\n{said[-2000:]}"
         assert lasted, f"{program}\n{said[-2000:]}"
         assert said.rstrip().endswith("KeyboardInterrupt"), said

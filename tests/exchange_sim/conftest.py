@@ -61,18 +61,18 @@ def binance_client() -> Callable[[RunningExchange], Any]:
 def get(url: str, parameters: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Any:
     """The JSON at ``url``."""
     query = f"?{urlencode(parameters)}" if parameters else ""
-    with urlopen(Request(f"{url}{query}", headers=headers or {}), timeout=10) as response:
+    with urlopen(Request(f"{url}{query}", headers=headers or {}), timeout=60) as response:
         return json.loads(response.read())
 
 
 def get_bytes(url: str) -> bytes:
     """The body at ``url``."""
-    with urlopen(url, timeout=10) as response:
+    with urlopen(url, timeout=60) as response:
         return bytes(response.read())
 
 
 def send(url: str, body: Any, method: str = "POST") -> Any:
     """The JSON that a control endpoint answers."""
     request = Request(url, data=json.dumps(body).encode(), method=method)
-    with urlopen(request, timeout=10) as response:
+    with urlopen(request, timeout=60) as response:
         return json.loads(response.read())

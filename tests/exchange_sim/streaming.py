@@ -9,7 +9,7 @@ import orjson
 from websockets.sync.client import ClientConnection, connect
 
 # Longer than anything that should come takes.
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 
 
 class Client:

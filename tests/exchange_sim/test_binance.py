@@ -119,7 +119,7 @@ def test_times_are_in_microseconds_on_request(server: RunningExchange) -> None:
 )
 def test_errors_are_binances_own(server: RunningExchange, query: str, code: int) -> None:
     with pytest.raises(HTTPError) as caught:
-        urlopen(f"{server.binance}/api/v3/{query}", timeout=10)
+        urlopen(f"{server.binance}/api/v3/{query}", timeout=60)
     with caught.value as response:
         assert response.status == 400
         assert orjson.loads(response.read())["code"] == code
@@ -131,7 +131,7 @@ def test_ccxt_raises_for_an_unknown_symbol(server: RunningExchange, binance_clie
 
 
 def test_each_answer_says_how_much_weight_is_used(server: RunningExchange) -> None:
-    with urlopen(f"{server.binance}/api/v3/ping", timeout=10) as response:
+    with urlopen(f"{server.binance}/api/v3/ping", timeout=60) as response:
         assert int(response.headers["X-MBX-USED-WEIGHT-1M"]) >= 1
         assert response.read() == b"{}"
 

@@ -12,7 +12,7 @@ from marketdata.exchange_sim import RunningExchange
 from tests.exchange_sim.conftest import NOW, get
 
 MINUTE = timedelta(minutes=1)
-PATIENCE_S = 10
+PATIENCE_S = 120
 
 
 def kraken(server: RunningExchange) -> Any:

@@ -195,7 +195,7 @@ def test_a_reader_that_is_too_slow_is_cut_off(exchange_server: Any) -> None:
     with binance(server.binance_ws, AGG) as stream:
         # Far more than the buffers of the system hold, and nobody reads.
         server.advance_clock(300 * SECOND)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while server.sockets()["connections"] and time.monotonic() < deadline:
             time.sleep(0.02)
         assert server.sockets()["connections"] == 0

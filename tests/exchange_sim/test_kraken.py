@@ -121,12 +121,12 @@ def test_the_clock_brings_new_trades(server: RunningExchange) -> None:
 
 def test_parameters_may_come_in_a_form(server: RunningExchange) -> None:
     url, form = f"{server.kraken}/0/public/Trades", {"pair": "SOLUSD", "since": str(START_NS), "count": "5"}
-    with urlopen(url, data=urlencode(form).encode(), timeout=10) as response:
+    with urlopen(url, data=urlencode(form).encode(), timeout=60) as response:
         assert response.read() == urlopen_bytes(f"{url}?{urlencode(form)}")
 
 
 def urlopen_bytes(url: str) -> bytes:
-    with urlopen(url, timeout=10) as response:
+    with urlopen(url, timeout=60) as response:
         return bytes(response.read())
 
 

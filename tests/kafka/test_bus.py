@@ -20,7 +20,7 @@ from tests.kafka.broker import Broker
 from tests.kafka.test_messages import BTC, ETH, NOW, trades_of
 
 KEY = key_of(BTC)
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def s3_settings() -> Iterator[Settings]:
 
 
 def _wait_for(server: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -15,7 +15,7 @@ from marketdata.lake import Lake
 from tests.lake.world import BTC, DAY, NOW, PagedSource
 
 _STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
-_TIMEOUT_S = 60
+_TIMEOUT_S = 300
 
 
 def fetch(folder: str, log: str, kill_at: int) -> int:

@@ -22,7 +22,7 @@ TRADES = trades_of_day(3_000)
 FOR_EVER = 1e9
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 240.0) -> None:
     """Wait for something that another thread does."""
     end = time.monotonic() + seconds
     while not condition():
@@ -72,7 +72,7 @@ def test_rows_go_at_the_end(database: str) -> None:
 def test_flush_returns_when_what_was_brought_is_committed(database: str) -> None:
     with BufferedWriter(database, rows=1_000, age_s=FOR_EVER) as writer:
         writer.write(BTC, TRADES[:2_500])
-        writer.flush(timeout_s=20)
+        writer.flush(timeout_s=240)
         assert one(database, "SELECT count(*) FROM trade") == 2_500
         writer.flush()
 
@@ -89,7 +89,7 @@ def test_rows_brought_twice_and_by_several_threads_are_there_once(database: str)
             thread.start()
         for thread in threads:
             thread.join()
-        writer.flush(timeout_s=30)
+        writer.flush(timeout_s=240)
         stats = writer.stats
     assert (stats.written, stats.ignored, stats.refused) == (6_000, 6_000, 0)
     assert one(database, "SELECT count(*) FROM trade") == 6_000
@@ -139,7 +139,7 @@ def test_a_live_row_waits_for_the_load_of_its_day_and_is_not_doubled(database: s
 
     with BufferedWriter(database, rows=100, age_s=0.01) as writer:
         replace_day(database, BTC, DAY, frames(), None, day.manifest)
-        writer.flush(timeout_s=20)
+        writer.flush(timeout_s=240)
         assert (writer.stats.written, writer.stats.ignored) == (0, 1_500)
     assert len(held_trades(database)) == 3_000
 
@@ -155,7 +155,7 @@ def test_live_rows_of_a_compressed_day_are_added_and_known_ones_ignored(
     with BufferedWriter(database) as writer:
         writer.write(BTC, TRADES)
         writer.write_candles(BTC, issue(1))
-        writer.flush(timeout_s=60)
+        writer.flush(timeout_s=240)
         assert (writer.stats.written, writer.stats.ignored) == (1_510, 1_500)
     assert held_trades(database).equals(TRADES)
 

@@ -81,7 +81,7 @@ def test_a_server_killed_while_live_rows_are_written_has_each_of_them_once(
             writer.write(BTC, piece)
             if number in (20, 60):
                 back.join()
-        writer.flush(timeout_s=60)
+        writer.flush(timeout_s=240)
         stats = writer.stats
     assert stats.retries > 0
     assert stats.reconnects >= 2
@@ -96,10 +96,10 @@ def test_a_flush_of_which_nobody_knows_whether_it_was_committed_is_repeated_with
         writer.write(BTC, OLD.trades[:1])  # the market is known then
     with SlowProxy(database) as proxy, BufferedWriter(proxy.url, rows=5_000) as writer:
         writer.write(BTC, OLD.trades[:1])
-        writer.flush(timeout_s=20)
+        writer.flush(timeout_s=240)
         proxy.lost_commits = 2
         writer.write(BTC, OLD.trades)
-        writer.flush(timeout_s=20)
+        writer.flush(timeout_s=240)
         assert proxy.lost_commits == 0
         assert writer.stats.retries == 2
         assert writer.stats.ignored > 5_000
@@ -113,7 +113,7 @@ def test_a_slow_server_makes_the_writer_wait_and_its_memory_stays_bounded(
     with SlowProxy(database) as proxy, caplog.at_level(logging.WARNING):
         writer = BufferedWriter(proxy.url, rows=1_000, age_s=0.01, capacity=4_000)
         writer.write(BTC, NEW.trades[:100])
-        writer.flush(timeout_s=20)
+        writer.flush(timeout_s=240)
         proxy.bytes_per_s = 300_000
         most, began = 0, time.monotonic()
         for piece in NEW.trades[100:12_000].iter_slices(100):
@@ -153,7 +153,7 @@ def test_live_rows_wait_until_the_disk_has_room_again(database: str) -> None:
         assert "disk of the database server is full" in stats.error
         with connect(database, autocommit=True) as connection:
             connection.execute("DROP TRIGGER disk_full ON trade")
-        writer.flush(timeout_s=30)
+        writer.flush(timeout_s=240)
     assert is_of(database, NEW)
 
 

@@ -44,7 +44,7 @@ def stored(own_broker: Broker, tmp_path: Path, database: EmbeddedServer) -> Iter
     made.close()
 
 
-def check(world: World, database: EmbeddedServer, within_s: float = 60.0) -> None:
+def check(world: World, database: EmbeddedServer, within_s: float = 400.0) -> None:
     """Wait for every trade and minute, and compare them."""
     until = time.monotonic() + within_s
     with Provider(database_url=database.url) as provider:

@@ -104,7 +104,7 @@ class World:
         """Start an instance of the candle service."""
         self.start(name, "candles", "--no-history")
 
-    def works(self, name: str, within_s: float = 40.0) -> None:
+    def works(self, name: str, within_s: float = 240.0) -> None:
         """Wait until a service that was started has partitions."""
         until = time.monotonic() + within_s
         while time.monotonic() < until:
@@ -125,7 +125,7 @@ class World:
         """SIGTERM; it ends well."""
         process = self.running.pop(name)
         process.terminate()
-        assert process.wait(30) == 0, self.log(name)
+        assert process.wait(120) == 0, self.log(name)
 
     def log(self, name: str) -> str:
         lines = (self.folder / f"{name}.log").read_text("utf-8", "replace").splitlines()
@@ -182,7 +182,7 @@ class World:
     def letters(self) -> list[DeadLetter]:
         return [DeadLetter.read(message) for message in self.read(self.topics.dead_letter)]
 
-    def closed(self, within_s: float = 150.0) -> bool:
+    def closed(self, within_s: float = 400.0) -> bool:
         """Wait until the last minute but the closing trade's own is final in every market."""
         until = time.monotonic() + within_s
         while time.monotonic() < until:

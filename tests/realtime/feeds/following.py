@@ -20,7 +20,7 @@ from realtime.feeds.websocket import WebSocketFeed
 KRAKEN, BINANCE = Market.parse("kraken:BTC/USD"), Market.parse("binance:BTC/USDT")
 # A second of patience instead of six.
 QUICK = LivenessRules(silence=1.5, probe=600.0)
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 def settings_for(exchange: RunningExchange) -> Settings:

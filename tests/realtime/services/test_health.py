@@ -29,7 +29,7 @@ def plain_logs() -> Iterator[None]:
 
 def get(port: int | None, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

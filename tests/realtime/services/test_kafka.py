@@ -86,7 +86,7 @@ def running(settings: Settings) -> Iterator[None]:
         thread.join(30)
 
 
-def until(condition: Any, within_s: float = 30.0) -> None:
+def until(condition: Any, within_s: float = 240.0) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline

@@ -144,7 +144,7 @@ def test_the_command_and_the_example_follow_until_they_are_interrupted(
         guard.start()
         lines = [process.stdout.readline() for _ in range(4)]
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=240)
         guard.cancel()
     assert all(lines)
     assert "Traceback" not in said

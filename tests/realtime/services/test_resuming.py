@@ -95,7 +95,7 @@ def test_candles_that_closed_while_the_poller_was_down_come_first_and_the_runnin
     polling = threading.Thread(target=apps.run_poll, args=(settings, [str(KRAKEN)]), kwargs={"stop": stop})
     polling.start()
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 240
         wanted = source.candles(KRAKEN, MINUTE, down_at, MINUTE.floor(datetime.now(UTC)))["open_time"][-1]
         since = down_at - timedelta(hours=2)
         while newest_candles(database, since)[KRAKEN] < wanted:
