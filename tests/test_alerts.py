@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from marketdata.alerting import of_entries
 from marketdata.alerts import MOST_AT_ONCE, Alert, Severity, link, news, payload, send
 from marketdata.errors import UsageError
-from marketdata.lake import Lake
+from marketdata.lake import Lake, paths
 from marketdata.ledger import Entry, Event, State, to_frame
 from marketdata.market import Market
 from marketdata.settings import Settings
@@ -150,6 +150,16 @@ def test_two_processes_that_send_at_once_send_each_alert_once(
     for thread in threads:
         thread.join(30)
     assert sorted(webhook.texts) == sorted(payload(one)["text"] for one in same)
+
+
+def test_an_alert_that_another_process_is_writing_does_not_wait_yet(
+    settings: Settings, lake: Lake, webhook: Webhook
+) -> None:
+    other = lake.storage.local(f"{paths.ALERTS_WAITING}/{paths.temporary('one.json', '1-1')}")
+    other.parent.mkdir(parents=True)
+    other.touch()
+    assert send(settings, lake, [alert("one")]) == 1
+    assert other.exists()
 
 
 def test_a_link_names_the_partition_of_the_asset(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from marketdata.errors import TransientError
+from marketdata.lake import paths
 from marketdata.lake.filesystem import Storage
 
 _serial = count()
@@ -45,7 +46,7 @@ def put(storage: Storage, key: str, write: Callable[[Any], None]) -> int:
 
 def _put_local(target: Path, write: Callable[[Any], None]) -> int:
     _make_folder(target.parent)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{next(_serial)}.tmp")
+    temporary = target.with_name(paths.temporary(target.name, f"{os.getpid()}-{next(_serial)}"))
     try:
         with pa.OSFile(str(temporary), "wb") as stream:
             write(stream)
@@ -62,7 +63,7 @@ def _put_local(target: Path, write: Callable[[Any], None]) -> int:
 
 def remove_left_overs(folder: Path) -> None:
     """Remove temporary files in a folder that a writer left behind when it was killed."""
-    for path in folder.glob(".*.tmp"):
+    for path in filter(lambda path: paths.is_temporary(path.name), folder.glob(".*")):
         try:
             if time.time() - path.stat().st_mtime > _LEFT_OVER_S:
                 path.unlink()

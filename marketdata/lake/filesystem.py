@@ -10,6 +10,7 @@ from typing import Any
 from pyarrow import fs as pafs
 
 from marketdata.errors import MarketDataError, StorageError, UsageError
+from marketdata.lake import paths
 from marketdata.settings import Settings
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -50,7 +51,10 @@ class Storage:
         return {key: info.mtime_ns for key, info in zip(keys, found, strict=True) if _is_file(info)}
 
     def listed(self, folder: str) -> dict[str, int]:
-        """All files below a folder, sorted, with the time of writing in ns; none when it is absent."""
+        """All files below a folder, sorted, with the time of writing in ns; none when it is absent.
+
+        A file that is being written is not there yet: it has another name until it is whole.
+        """
         return {key: written for key, (written, _) in self.stamps(folder).items()}
 
     def stamps(self, folder: str) -> dict[str, tuple[int, int]]:
@@ -93,7 +97,7 @@ class Storage:
 
 
 def _is_file(info: Any) -> bool:
-    return bool(info.type == pafs.FileType.File)
+    return bool(info.type == pafs.FileType.File) and not paths.is_temporary(info.base_name)
 
 
 def open_storage(url: str, settings: Settings) -> Storage:

@@ -40,6 +40,17 @@ _FILE = re.compile(
     r"exchange=(?P<exchange>[^/]+)/symbol=(?P<symbol>[^/]+)/date=(?P<date>\d{4}-\d\d-\d\d)/part-0\.parquet"
 )
 _LEDGER_FILE = re.compile(rf"{LEDGER}/date=(?P<date>\d{{4}}-\d\d-\d\d)/[0-9a-f]+\.parquet")
+_TEMPORARY = re.compile(r"\..+\.tmp")
+
+
+def temporary(name: str, writer: str) -> str:
+    """What a file is called while ``writer`` writes it: hidden, and no reader takes it for the file."""
+    return f".{name}.{writer}.tmp"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is still being written, or was left behind by a writer that was killed."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
