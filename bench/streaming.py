@@ -31,7 +31,7 @@ from marketdata.bus.messages import (
     encode_trades,
     key_of,
 )
-from marketdata.bus.producer import Producer
+from marketdata.bus.producer import LIVE_LINGER_MS, Producer
 from marketdata.bus.topics import Topics, create_topics
 from marketdata.interval import to_us
 from marketdata.market import Market
@@ -164,7 +164,7 @@ def _ages(bootstrap: str, seconds: float) -> list[float]:
     thread = threading.Thread(target=read)
     with _service(bootstrap, prefix, "candles", "--no-history"):
         thread.start()
-        producer = Producer(bootstrap, linger_ms=0)
+        producer = Producer(bootstrap, linger_ms=LIVE_LINGER_MS)  # as the feed does
         key, began, number = key_of(_MARKETS[0]), time.perf_counter() + 6, 0
         # The first seconds are the service's and the reader's start.
         while (now := time.perf_counter()) < began + seconds:

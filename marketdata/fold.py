@@ -275,11 +275,14 @@ def columns_of(candles: pl.DataFrame) -> Columns:
     return {name: _values(candles[name]) for name in CANDLE_SCHEMA}
 
 
+def series_of(columns: Columns) -> list[pl.Series]:
+    """Columns of candles as those of a frame, in the order of CANDLE_SCHEMA."""
+    return [
+        pl.Series(name, columns[name], nan_to_null=name in _TAKER).cast(dtype)
+        for name, dtype in CANDLE_SCHEMA.items()
+    ]
+
+
 def frame_of(columns: Columns) -> pl.DataFrame:
     """Columns of candles as a frame, CANDLE_SCHEMA."""
-    return pl.DataFrame(
-        [
-            pl.Series(name, columns[name], nan_to_null=name in _TAKER).cast(dtype)
-            for name, dtype in CANDLE_SCHEMA.items()
-        ]
-    )
+    return pl.DataFrame(series_of(columns))

@@ -290,15 +290,15 @@ class Windows:
         opens = columns["open_time"]
         sizes = [len(part.revisions) for part in parts]
         partial = np.zeros(len(opens), np.bool_) if self._first is None else opens <= self._first
-        return (
-            fold.frame_of(columns)
-            .with_columns(
+        # In the order of the schema: adding columns to a frame and choosing among them are two queries.
+        return pl.DataFrame(
+            [
                 pl.Series("interval", np.repeat([part.interval.name for part in parts], sizes), pl.String),
+                *fold.series_of(columns),
                 pl.Series("revision", list(chain.from_iterable(part.revisions for part in parts)), pl.Int32),
                 pl.Series("final", np.repeat([part.final for part in parts], sizes)),
                 pl.Series("partial", partial),
-            )
-            .select(UPDATE_SCHEMA.names())
+            ]
         )
 
     # -- how far things are ---------------------------------------------------------------------------

@@ -25,6 +25,9 @@ _CONFIG = {
     "queue_buffering_max_messages": 1_000_000,
 }
 _RETRY_S = 0.1
+# Of live trades: with one request a trade, a thousand a second, the broker is busy with requests, and its
+# slowest answers take ten times as long.
+LIVE_LINGER_MS = 2.0
 
 
 class Producer:

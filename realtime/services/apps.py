@@ -13,7 +13,7 @@ import structlog
 
 from marketdata.bus.cluster import Cluster
 from marketdata.bus.consumer import BatchConsumer
-from marketdata.bus.producer import Producer
+from marketdata.bus.producer import LIVE_LINGER_MS, Producer
 from marketdata.bus.topics import Topics, create_topics
 from marketdata.cli.times import Asked, time_range
 from marketdata.errors import UnknownName
@@ -234,7 +234,7 @@ def run_feed(
     with ExitStack() as end:
         stopping = stop or end.enter_context(stopped_by_signals())
         _serve(end, metrics, health, port, settings.metrics_host)
-        producer = Producer(cluster, linger_ms=0)
+        producer = Producer(cluster, linger_ms=LIVE_LINGER_MS)
         end.callback(producer.close)
         feeds = [
             WebSocketFeed(

@@ -38,7 +38,7 @@ _TICK_S = 0.05
 _LOOK_S = 1.0  # lag and watermarks
 # Going round costs a millisecond for one message as for ten: at 1,000 a second, each on its own, messages
 # would wait for a processor longer than this.
-_PACE_S = 0.002
+_PACE_S = 0.004
 _PAUSE_S = 1.0  # before a partition whose transaction failed begins again
 # More finals than this wait for the transaction before theirs.
 _MOST_WAITING = 200_000
