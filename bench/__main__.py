@@ -31,6 +31,7 @@ _INTRODUCTION = """\
 
 `make bench ARGS=--write` measures these and writes this page; `make bench ARGS=fold` prints one part. Figures
 are medians; a peer does the same work in the same run, so that a noisy machine disturbs both.
+[budgets.md](budgets.md) says of each missed budget why.
 """
 
 

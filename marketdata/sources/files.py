@@ -261,6 +261,9 @@ def parse(block: bytes, columns: pl.Schema) -> "tuple[pl.DataFrame, Lines]":
     """
     if b"\r" in block:
         block = block.replace(b"\r\n", b"\n")
+    # What begins like a compressed file polars would decompress: b"x\x01" is enough.
+    if not block[:1].isdigit():
+        return _parse_slowly(block, columns)
     try:
         frame = pl.read_csv(block, has_header=False, schema=columns, quote_char=None)
     except pl.exceptions.PolarsError:

@@ -2,12 +2,13 @@
 
 import gzip
 import zipfile
+import zlib
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from marketdata.errors import CorruptFile, MarketDataError, UnknownName, UsageError
@@ -141,6 +142,9 @@ def test_kraken_seconds_with_any_decimals_are_exact_to_the_microsecond(us: int, 
 
 
 @given(st.lists(st.binary(max_size=40), max_size=30))
+@example([b"x\x01"])
+@example([zlib.compress(b"1,2,3\n4,5,6\n").replace(b"\n", b" ")])
+@example([gzip.compress(b"1,2,3\n", mtime=0).replace(b"\n", b" ")])
 def test_any_bytes_parse_to_one_row_a_line_with_its_line(lines: list[bytes]) -> None:
     block = b"\n".join(line.replace(b"\n", b" ") for line in lines) + b"\n" + KRAKEN_LINE.encode()
     cells, kept = parse(block, kraken_csv.TRADE_COLUMNS)
