@@ -33,7 +33,7 @@ uv() { "$venv/bin/uv" --quiet pip install --system-certs --python "$venv/bin/pyt
 echo "Installing $lock into $venv ..."
 # uv installs in seconds what pip needs minutes for. It does not read pip's configuration, so it is told the
 # index that pip would ask and to trust what this machine trusts; where it still reaches none, pip does the work.
-index=$(pip config get global.index-url 2>/dev/null || true)
+index=${PIP_INDEX_URL:-$(pip config get global.index-url 2>/dev/null || true)}
 if [ -n "$index" ] && [ -z "${UV_DEFAULT_INDEX:-}" ]; then export UV_DEFAULT_INDEX=$index; fi
 if { pip install --require-hashes -r requirements/tools.txt && uv --no-deps --require-hashes -r "$lock"; } 2>"$venv/uv.log"; then
     uv --no-deps --no-build-isolation --editable .

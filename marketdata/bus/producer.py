@@ -26,7 +26,7 @@ _CONFIG = {
 }
 _RETRY_S = 0.1
 # Of live trades: with one request a trade, a thousand a second, the broker is busy with requests, and its
-# slowest answers take ten times as long.
+# slowest answers take several times as long.
 LIVE_LINGER_MS = 2.0
 
 
