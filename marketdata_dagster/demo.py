@@ -172,14 +172,15 @@ def _run(
             with _Watch(console, result, live) as watch:
                 backfill = stack.graphql.wait(backfill_id, progress=watch)
             seconds = time.monotonic() - began
+            assert stack.urls.exchange is not None  # noqa: S101
+            misbehaved = live.misbehaved(stack.urls.exchange)
             if backfill.succeeded:
                 mine = settings.model_copy(
                     update={"database_url": None if store is None else SecretStr(store)}
                 )
                 repaired = _damage_and_wait(console, mine, result)
-        assert stack.urls.exchange is not None  # noqa: S101
         console.print(f"\nThe exchange's sockets: {demo_live.misbehaviour(stack.urls.exchange)}.")
-        until = live.settle()
+        until = live.settle(misbehaved)
         compared = live.compared(settings, until)
     return backfill, seconds, memory, compared, repaired
 

@@ -43,18 +43,26 @@ _SHOWN = 5
 _FIRST_S = 240.0
 # What is lost shortly before the end is found and fetched within seconds; a busy machine may take longer.
 _HEAL_S, _HEALED_BY_S, _LOOK_S = 5.0, 120.0, 3.0
-# The exchange is made to misbehave on its sockets: one trade in a hundred is never sent (and two for certain,
-# for a hundred take a while), some come twice, and one socket says nothing for a minute.
+_ASK_S = 0.5
+# The exchange is made to misbehave on its sockets: one trade in a hundred is never sent, some come twice.
+# As a hundred take a while, one is lost for certain, and then a minute, on a socket of each exchange.
+_TRADES = "(trade|aggTrade) update"
+_ONCE: dict[str, Any] = {"match": _TRADES, "times": 1}
+_KRAKEN, _BINANCE = (_ONCE | {"match": f"^/{name}.*{_TRADES}"} for name in ("kraken", "binance"))
+_SILENT: dict[str, Any] = {"kind": "ws_stall", "seconds": 60, "lost": True}
 FAULTS = (
-    {"kind": "ws_drop", "match": "trade.* update", "probability": 0.01},
-    {"kind": "ws_drop", "match": "trade.* update", "skip": 30, "times": 2},
-    {"kind": "ws_repeat", "match": "trade.* update", "probability": 0.03},
-    {"kind": "ws_stall", "match": "trade.* update", "skip": 25, "times": 1, "seconds": 60, "lost": True},
+    {"kind": "ws_drop", "match": _TRADES, "probability": 0.01},
+    {"kind": "ws_drop", **_KRAKEN, "skip": 4},
+    {"kind": "ws_drop", **_BINANCE, "skip": 12},
+    {"kind": "ws_repeat", "match": _TRADES, "probability": 0.03},
+    {"kind": "ws_repeat", **_ONCE, "skip": 2},
+    {**_SILENT, **_KRAKEN, "skip": 10},
+    {**_SILENT, **_BINANCE, "skip": 25},
 )
 _WORDS = {
     "ws_drop": "{} trades never sent",
     "ws_repeat": "{} sent twice",
-    "ws_stall": "{} socket silent for a minute",
+    "ws_stall": "{} sockets silent for a minute",
 }
 _VARIABLES = {
     "MARKETDATA_KRAKEN_URL": "kraken_url",
@@ -157,8 +165,28 @@ class Live:
         market, (_, price) = max(self._newest.items(), key=lambda item: item[1][0])
         return f"live: {self._count:,} candles, {market} {price:,.6g}"
 
-    def settle(self) -> datetime:
-        """Wait until each market has a final candle, and until what was lost before is fetched.
+    def misbehaved(self, exchange: str) -> datetime:
+        """Wait until the exchange has done each thing of ``FAULTS`` that it is to do for certain.
+
+        Returns:
+            A time by which it had.
+
+        Raises:
+            TransientError: it has not; says what is left to do.
+        """
+        until = time.monotonic() + _FIRST_S
+        while left := [one for one in _faults(exchange) if one["applied"] < one.get("times", 0)]:
+            if self._over(until):
+                kinds = ", ".join(f"{one['kind']} of {one['match']}" for one in left)
+                msg = (
+                    f"The exchange's sockets have not yet misbehaved as they should: {kinds}. {self._failed}"
+                )
+                raise TransientError(msg.strip(), hint=f"The stream's log is {self._log}.")
+            time.sleep(_ASK_S)
+        return datetime.now(UTC)
+
+    def settle(self, since: datetime) -> datetime:
+        """Wait until each market has a final candle that ends after a time, and what was lost is fetched.
 
         Returns:
             Up to when every final candle counts.
@@ -167,19 +195,22 @@ class Live:
             TransientError: one has none; says where the log is.
         """
         until = time.monotonic() + _FIRST_S
-        while not all(len(self._last(market)) for market in self._markets):
-            if (
-                time.monotonic() > until
-                or self._failed
-                or (self._process and self._process.poll() is not None)
-            ):
-                absent = ", ".join(str(one) for one in self._markets if self._last(one).is_empty())
-                msg = f"The stream has no final candle of {absent}. {self._failed}".strip()
-                raise TransientError(msg, hint=f"Its log is {self._log}.")
-            time.sleep(0.2)
+        while absent := [
+            one for one in self._markets if self._last(one).filter(_closes() > since).is_empty()
+        ]:
+            if self._over(until):
+                names = ", ".join(map(str, absent))
+                msg = f"The stream has no final candle of {names} after {since:%H:%M:%S}. {self._failed}"
+                raise TransientError(msg.strip(), hint=f"Its log is {self._log}.")
+            time.sleep(_ASK_S)
         end = datetime.now(UTC)
         time.sleep(_HEAL_S)
         return end
+
+    def _over(self, until: float) -> bool:
+        """Whether there is nothing more to wait for."""
+        ended = self._process is not None and self._process.poll() is not None
+        return ended or bool(self._failed) or time.monotonic() > until
 
     def compared(self, settings: Settings, until: datetime) -> list[Agreement]:
         """Hold the final candles up to a time against the trades the exchange serves by REST, folded.
@@ -257,10 +288,15 @@ def _agreement(market: Market, finals: pl.DataFrame, settings: Settings) -> Agre
 
 def misbehaviour(exchange: str) -> str:
     """What the exchange has done to its frames so far, in words."""
-    with urllib.request.urlopen(f"{exchange}/control/faults", timeout=10) as answer:  # noqa: S310 - loopback
-        faults = orjson.loads(answer.read())
+    faults = _faults(exchange)
     applied = {kind: sum(one["applied"] for one in faults if one["kind"] == kind) for kind in _WORDS}
     return ", ".join(words.format(applied[kind]) for kind, words in _WORDS.items())
+
+
+def _faults(exchange: str) -> list[dict[str, Any]]:
+    """Each fault in force, with how often it was ``applied``."""
+    with urllib.request.urlopen(f"{exchange}/control/faults", timeout=10) as answer:  # noqa: S310 - loopback
+        return list(orjson.loads(answer.read()))
 
 
 def show(console: Console, agreements: Sequence[Agreement]) -> bool:
