@@ -119,7 +119,7 @@ def test_a_proxy_on_the_way_says_something(server: RunningExchange) -> None:
 
 def test_a_stalled_socket_is_silent_and_then_says_what_it_kept_back(server: RunningExchange) -> None:
     with kraken(server.kraken_ws, "trade") as stream:
-        server.faults([{"kind": "ws_stall", "match": UPDATES, "times": 1, "seconds": 2.5}])
+        server.faults([{"kind": "ws_stall", "match": UPDATES, "times": 1, "seconds": 6}])
         server.set_clock(NOW + 30 * SECOND)
         server.push()
         stream.send({"method": "ping"})

@@ -96,7 +96,7 @@ def test_the_clock_can_be_moved_by_request(server: RunningExchange) -> None:
     assert send(url, {"advance_s": 90.5}) == {"now": "2025-06-11T12:01:30.500000+00:00"}
     assert send(url, {"now": "2025-06-12T00:00:00Z", "offset_s": -1}) == {"now": "2025-06-11T23:59:59+00:00"}
     send(url, {"now": None})
-    assert abs(datetime.fromisoformat(get(url)["now"]) - datetime.now(UTC)).total_seconds() < 5
+    assert abs(datetime.fromisoformat(get(url)["now"]) - datetime.now(UTC)).total_seconds() < 60
     with pytest.raises(HTTPError) as caught:
         send(url, {"now": "noon"})
     with caught.value as response:

@@ -447,7 +447,7 @@ def test_a_call_that_is_cancelled_ends_its_query(
                     await asyncio.sleep(0.05)
             return time.monotonic() - began
 
-    assert asyncio.run(read()) < 20
+    assert asyncio.run(read()) < 50
 
 
 def _sleepers(connection: psycopg.Connection) -> int:

@@ -18,8 +18,9 @@ from realtime.feeds.liveness import LivenessRules
 from realtime.feeds.websocket import WebSocketFeed
 
 KRAKEN, BINANCE = Market.parse("kraken:BTC/USD"), Market.parse("binance:BTC/USDT")
-# A second of patience instead of six.
+# A second of patience instead of six; a minute where no connection may be given up.
 QUICK = LivenessRules(silence=1.5, probe=600.0)
+CALM = LivenessRules(silence=60.0, probe=600.0)
 PATIENCE_S = 120.0
 
 

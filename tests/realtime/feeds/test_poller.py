@@ -15,7 +15,7 @@ from marketdata.interval import Interval
 from marketdata.market import Market
 from marketdata.sources import candle_source
 from realtime.feeds.poller import CandlePoller
-from tests.realtime.feeds.following import BINANCE, KRAKEN, settings_for
+from tests.realtime.feeds.following import BINANCE, KRAKEN, PATIENCE_S, settings_for
 
 Start = Callable[..., RunningExchange]
 MINUTE = Interval.parse("1m")
@@ -35,6 +35,19 @@ def test_each_candle_comes_once_when_it_has_closed_as_the_exchange_keeps_it(
         assert candles["open_time"][-1] + timedelta(minutes=1) <= received
         found.append(candles)
 
+    def served() -> pl.DataFrame:
+        start, end = MINUTE.floor(BEGIN), MINUTE.floor(now - timedelta(seconds=2))
+        return candle_source(market.exchange, settings_for(exchange)).candles(market, MINUTE, start, end)
+
+    async def until(there: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not there():
+                await asyncio.sleep(0.02)
+
+    async def all_have_come() -> None:
+        last = served()["open_time"][-1]
+        await until(lambda: bool(found) and found[-1]["open_time"][-1] >= last)
+
     async def follow() -> None:
         nonlocal now
         poller = CandlePoller([market], settings_for(exchange), clock=lambda: now, longest_sleep_s=0.02)
@@ -43,21 +56,21 @@ def test_each_candle_comes_once_when_it_has_closed_as_the_exchange_keeps_it(
         for step in [20, 30, 15, 45, 60, 60, 61, 1_800]:
             now += timedelta(seconds=step)
             exchange.set_clock(now)
-            await asyncio.sleep(0.15)
+            if now - BEGIN > timedelta(minutes=1):
+                await all_have_come()
         exchange.faults([{"kind": "500", "match": "OHLC|klines", "times": 2}])
         now += timedelta(minutes=5)
         exchange.set_clock(now)
-        await asyncio.sleep(0.8)
+        await until(lambda: bool(poller.events.notes))
         now += timedelta(minutes=5)
         exchange.set_clock(now)
-        await asyncio.sleep(0.6)
+        await all_have_come()
         assert not running.done(), running.exception()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(follow())
-    start, end = MINUTE.floor(BEGIN), MINUTE.floor(now - timedelta(seconds=2))
-    expected = candle_source(market.exchange, settings_for(exchange)).candles(market, MINUTE, start, end)
+    expected = served()
     sources.close()
     assert_frame_equal(pl.concat(found), expected)
     assert len(found) > 4
