@@ -76,7 +76,7 @@ def venue(exchange_server: Callable[..., RunningExchange], fake_time: FakeTime) 
             binance_url=running.binance,
             binance_archive_url=running.archive,
             request_interval_ms=0,
-            request_timeout_s=5,
+            request_timeout_s=60,
             request_attempts=4,
         )
         return Venue(running, settings, fake_time)

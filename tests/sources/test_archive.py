@@ -79,7 +79,7 @@ def shelf() -> Iterator[Shelf]:
 
 
 def _source(url: str, rest: TradeSource | None = None) -> BinanceArchive:
-    settings = Settings(binance_archive_url=url, request_attempts=3, request_timeout_s=5, _env_file=None)
+    settings = Settings(binance_archive_url=url, request_attempts=3, request_timeout_s=60, _env_file=None)
     clock = Clock(sleep=lambda _: None, now=lambda: datetime(2025, 7, 1, tzinfo=UTC))
     return BinanceArchive(settings, rest, clock)
 

@@ -144,8 +144,8 @@ def test_a_ban_of_hours_is_reported_and_not_slept_through(venue: Callable[..., V
 
 def test_an_answer_that_does_not_come_is_tried_again(venue: Callable[..., Venue]) -> None:
     here = venue()
-    here.faults({"kind": "timeout", "match": "Trades", "times": 1, "seconds": 1.0})
-    assert ask(here.client("kraken", request_timeout_s=0.3))["last"]
+    here.faults({"kind": "timeout", "match": "Trades", "times": 1, "seconds": 4.0})
+    assert ask(here.client("kraken", request_timeout_s=2.0))["last"]
     assert len(here.time.slept) == 1
 
 

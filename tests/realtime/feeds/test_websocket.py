@@ -23,7 +23,16 @@ from realtime.feeds.connection import Connection, Rows
 from realtime.feeds.liveness import LivenessRules
 from realtime.feeds.recovery import Recovery
 from realtime.feeds.websocket import WebSocketFeed
-from tests.realtime.feeds.following import BINANCE, CALM, KRAKEN, QUICK, Followed, following, settings_for
+from tests.realtime.feeds.following import (
+    BINANCE,
+    CALM,
+    KRAKEN,
+    PATIENCE_S,
+    QUICK,
+    Followed,
+    following,
+    settings_for,
+)
 
 Start = Callable[..., RunningExchange]
 BOTH = pytest.mark.parametrize("market", [KRAKEN, BINANCE], ids=str)
@@ -376,7 +385,7 @@ def test_a_feed_that_is_run_once_more_hands_on_again_what_may_not_have_arrived(
             frames.append(trades)
 
         running = asyncio.create_task(feed.run(take))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE_S):
             while sum(map(len, frames)) < count:
                 await asyncio.sleep(0.02)
         running.cancel()
