@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from marketdata.settings import Settings
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,17 @@ class Storage:
         """The same with the size in bytes: both together tell whether a file has changed."""
         selector = pafs.FileSelector(self.full(folder), recursive=True, allow_not_found=True)
         with self.errors(folder):
-            found = self.fs.get_file_info(selector)
+            found = self._list(selector)
         cut = len(self.root) + 1
         return dict(sorted((info.path[cut:], (info.mtime_ns, info.size)) for info in found if _is_file(info)))
+
+    def _list(self, selector: pafs.FileSelector) -> list[Any]:
+        # A folder that is made between Arrow's attempt to list it and its look whether it is absent is an
+        # error there; then it is listed again.
+        for _ in range(_LOOKS - 1):
+            with suppress(FileNotFoundError):
+                return list(self.fs.get_file_info(selector))
+        return list(self.fs.get_file_info(selector))
 
     def files(self, folder: str) -> list[str]:
         """Keys of all files below a folder, sorted; none when the folder is absent."""

@@ -1,6 +1,7 @@
 """What the lake keeps, and what it says when it cannot."""
 
 import os
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -88,6 +89,25 @@ def test_a_scan_brings_several_markets_together(lake: Lake) -> None:
     two = len(lake.read_trades(ETH, at("2025-06-08 06:00"), at("2025-06-09 06:00")))
     assert counts == {"BTC/USD": one, "ETH/USD": two}
     assert lake.scan_trades([BTC], at("2020-01-01"), at("2020-01-02")).collect().is_empty()
+
+
+def test_a_folder_that_comes_and_goes_while_it_is_listed_is_no_error(lake: Lake) -> None:
+    folder = lake.storage.local("ledger")
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        while not ended.is_set():
+            folder.mkdir(parents=True)
+            folder.rmdir()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        # Arrow alone fails about once in two hundred.
+        assert not any(lake.storage.files("ledger") for _ in range(2_000))
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_more_days_than_are_asked_for_one_by_one_are_listed(lake: Lake) -> None:
