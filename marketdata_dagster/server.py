@@ -26,6 +26,7 @@ _PRELOAD = [
     "pydantic_settings",
     "numpy",
     "ccxt",
+    "marketdata_dagster.forked",
 ]
 
 
