@@ -17,6 +17,7 @@ ASSETS = ("trades", "candles", "exchange_candles")
 STORE_ASSETS = ("store_trades", "store_candles")  # where MARKETDATA_DATABASE_URL is set
 _SUCCEEDED = "COMPLETED_SUCCESS"
 _OVER = {_SUCCEEDED, "COMPLETED_FAILED", "COMPLETED", "FAILED", "CANCELED"}
+_RARELY_S = 5.0
 
 _LAUNCH = """
 mutation Launch($params: LaunchBackfillParams!) {
@@ -174,10 +175,14 @@ class GraphQL:
     ) -> Backfill:
         """Wait until a backfill has ended, well or not; ``progress`` is called at each look.
 
+        Each look costs the webserver some work, which grows with the partitions: a long backfill is looked at
+        less often, after a twentieth of the time it has taken so far.
+
         Raises:
             TransientError: it has not ended after ``timeout_s``.
         """
-        deadline = time.monotonic() + timeout_s
+        began = time.monotonic()
+        deadline = began + timeout_s
         while True:
             now = self.backfill(backfill_id)
             if progress is not None:
@@ -187,7 +192,7 @@ class GraphQL:
             if time.monotonic() > deadline:
                 msg = f"The backfill {backfill_id} is {now.status} after {timeout_s:.0f} s."
                 raise TransientError(msg, hint=f"Look at {self.url}/runs/b/{backfill_id}.")
-            time.sleep(every_s)
+            time.sleep(max(every_s, min(_RARELY_S, (time.monotonic() - began) / 20)))
 
     def load_errors(self) -> list[str] | None:
         """What keeps the code location from loading; empty when it is loaded, ``None`` while it loads."""
