@@ -226,7 +226,7 @@ class Live:
             for market in self._markets:
                 if market not in found or found[market].different:
                     finals = self._last(market).filter(_closes() <= until)
-                    found[market] = _agreement(market, finals, asked)
+                    found[market] = agreement(market, finals, asked)
             if not any(one.different for one in found.values()) or time.monotonic() > give_up:
                 return [found[market] for market in self._markets]
             time.sleep(_LOOK_S)
@@ -265,7 +265,8 @@ def _closes() -> pl.Expr:
     return pl.col("open_time") + width
 
 
-def _agreement(market: Market, finals: pl.DataFrame, settings: Settings) -> Agreement:
+def agreement(market: Market, finals: pl.DataFrame, settings: Settings) -> Agreement:
+    """Hold final candles, UPDATE_SCHEMA, against the trades the exchange serves by REST, folded."""
     by_interval = {name: finals.filter(interval=name) for name in _INTERVALS}
     held = {name: frame for name, frame in by_interval.items() if len(frame)}
     ranges = {
@@ -273,7 +274,9 @@ def _agreement(market: Market, finals: pl.DataFrame, settings: Settings) -> Agre
         for name, frame in held.items()
     }
     start, end = min(first for first, _ in ranges.values()), max(last for _, last in ranges.values())
-    source = sources.trade_source(market, start.date(), settings, datetime.now(UTC))
+    # REST also where the first candles are of yesterday, for an archive ends at midnight.
+    now = datetime.now(UTC)
+    source = sources.trade_source(market, now.date(), settings, now)
     pages = [page.trades for page in source.pages(market, start, end)]
     trades = pl.concat([empty_trades(), *pages])
     equal = different = 0
