@@ -21,7 +21,7 @@ MIDNIGHT = datetime(2025, 6, 9, tzinfo=UTC)
 def test_candles_of_a_stream_that_ran_over_midnight_are_held_against_both_days(
     exchange_server: Callable[..., RunningExchange], market: Market
 ) -> None:
-    settings = settings_for(exchange_server(now=MIDNIGHT + timedelta(hours=1)))
+    settings = settings_for(exchange_server(now=MIDNIGHT + timedelta(hours=1), archive_delay=timedelta()))
     now = datetime.now(UTC)
     start, end = MIDNIGHT - timedelta(minutes=2), MIDNIGHT + timedelta(minutes=2)
     try:
