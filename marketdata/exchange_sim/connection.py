@@ -100,7 +100,9 @@ class Socket:
                     wire = b"".join(self._waiting)
                     self._waiting, self._size = [], 0
                     await self._send({"type": "websocket.send", "frames": wire})
-                if self._cut:
+                if self._waiting:  # it came while a slow reader was waited for
+                    self._wake.set()
+                elif self._cut:
                     await self._send(self._end)
                     return
         except OSError:  # the other side has gone
