@@ -173,14 +173,15 @@ def _run(
                 backfill = stack.graphql.wait(backfill_id, progress=watch)
             seconds = time.monotonic() - began
             assert stack.urls.exchange is not None  # noqa: S101
-            misbehaved = live.misbehaved(stack.urls.exchange)
+            since = datetime.now(UTC)
             if backfill.succeeded:
+                since = live.misbehaved(stack.urls.exchange)
                 mine = settings.model_copy(
                     update={"database_url": None if store is None else SecretStr(store)}
                 )
                 repaired = _damage_and_wait(console, mine, result)
-        console.print(f"\nThe exchange's sockets: {demo_live.misbehaviour(stack.urls.exchange)}.")
-        until = live.settle(misbehaved)
+        console.print(f"\nOn the sockets: {demo_live.misbehaviour(stack.urls.exchange)}.")
+        until = live.settle(since)
         compared = live.compared(settings, until)
     return backfill, seconds, memory, compared, repaired
 

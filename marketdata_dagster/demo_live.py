@@ -62,7 +62,7 @@ FAULTS = (
 _WORDS = {
     "ws_drop": "{} trades never sent",
     "ws_repeat": "{} sent twice",
-    "ws_stall": "{} sockets silent for a minute",
+    "ws_stall": "{} silent for a minute",
 }
 _VARIABLES = {
     "MARKETDATA_KRAKEN_URL": "kraken_url",
