@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from marketdata import exchange_sim
 from marketdata.errors import PermanentError, TransientError
+from marketdata.ports import free_port
 from marketdata.settings import Settings
 from marketdata_dagster.graphql import GraphQL
 from marketdata_dagster.instance import prepare
@@ -236,13 +237,6 @@ class LocalStack:
             self._before = signal.signal(signal.SIGTERM, leave)
         except ValueError:  # not in the main thread: whoever is there decides
             self._before = None
-
-
-def free_port() -> int:
-    """A port of the loopback interface that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

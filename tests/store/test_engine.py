@@ -1,7 +1,6 @@
 """Connections: UTC, errors in words, and a password that nobody ever reads."""
 
 import logging
-import socket
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from marketdata.errors import MarketDataError, PermanentError, StorageError, TransientError, UsageError
+from marketdata.ports import free_port
 from marketdata.settings import Settings
 from marketdata.store import engine, migrate
 from marketdata.store.embedded import EmbeddedServer
@@ -24,9 +24,7 @@ WRITTEN = "p%2F%40ss%3Aw%25rd"
 @pytest.fixture(scope="module")
 def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """A server that asks for a password."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = EmbeddedServer(tmp_path_factory.mktemp("pg"), options={"fsync": "off"}, loopback_port=port)
     with server:
         yield server
