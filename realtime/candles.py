@@ -110,6 +110,10 @@ class CandleCore:
         """Time of the first trade, microseconds, as long as what opened before it may be partial."""
         return self._of(market).first_seen()
 
+    def first_id(self, market: Market) -> int | None:
+        """Its id: the history of the first candles must reach it. ``None``: any history will do."""
+        return self._of(market).first_id()
+
     def watermark(self, market: Market) -> int | None:
         """Up to where windows are closed, microseconds; ``None``: nothing has come yet."""
         return self._of(market).watermark()

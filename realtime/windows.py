@@ -102,7 +102,17 @@ class Windows:
         # Windows that changed since they last went out.
         self._changed: dict[Interval, set[int]] = {interval: set() for interval in intervals}
         self._arrived, self._told = _NEVER, _NEVER
-        self._first: int | None = None  # time of the first trade: what opened before it is partial
+        # Up to here, inclusive, not every trade has come by itself: the time of the first one. It is known as
+        # long as a window that opened by then may change, for a restart must ask for that history again.
+        self._first: int | None = None
+        self._first_id: int | None = None
+        self._lacks = False  # that history: what opened up to there is partial
+        self._whole = False  # what had gone out of it was whole
+        # Windows that ended before the first trade, or before a restart's replay, are nobody's here: part of
+        # what they hold was never seen, or is no longer known.
+        self._begin = _NEVER
+        self._settled: set[Interval] = set()  # their window of the first trade had gone out, whole
+        self._owed: set[Interval] = set()  # and has changed since, which cannot be told without the history
         self._held_until: int | None = None  # machine's time until which it waits for its history
         self._cold, self._resumed, self._waits = True, False, False
         self._offsets: deque[tuple[int, int]] = deque()  # (offset, newest time in the batch)
@@ -128,7 +138,9 @@ class Windows:
         if not len(time):
             return update if replay else self._tell(update, now)
         if self._cold:
-            self._first, self._cold, self._held_until = int(time[0]), False, now + self._history
+            self._first, self._first_id = int(time[0]), int(trades["trade_id"][0])
+            self._cold, self._lacks, self._held_until = False, True, now + self._history
+            self._begin = self._first
         base = self._intervals[0]
         sealed = self._sealed(base)
         if time[0] < sealed:
@@ -161,6 +173,7 @@ class Windows:
 
     def complete(self, history: pl.DataFrame, now: int) -> Update:
         update = Update(self._market)
+        self._settle(now, replay=False)
         start = self.wants_history_from()
         if start is None:
             return update
@@ -174,11 +187,15 @@ class Windows:
         first = self._first
         assert first is not None  # noqa: S101  # or no history were wanted
         if not trades.is_empty():
-            self._merge(trades, quiet=False)
-        # They go out again also where history had nothing to add: they are no longer partial.
+            self._merge(trades, quiet=self._whole)
+        # They go out again also where history had nothing to add: they are no longer partial. What had gone
+        # out whole before a restart stays as it is, unless it has changed since.
         for interval, changed in self._changed.items():
-            changed.add(interval.floor_us(first))
-        self._first, self._held_until, self._told = None, None, _NEVER
+            if interval in self._owed or interval not in self._settled:
+                changed.add(interval.floor_us(first))
+        self._owed.clear()
+        self._settled.clear()
+        self._lacks, self._whole, self._held_until, self._told = False, True, None, _NEVER
         return self._tell(update, now, completed=first)
 
     def _merge(self, trades: pl.DataFrame, *, quiet: bool) -> None:
@@ -206,6 +223,13 @@ class Windows:
                     until = interval.floor_us(self._mark)
                     found = sorted({interval.floor_us(at) for at in self._base["open_time"].tolist()})
                     self._issued[interval] = {at: issued.get(at, 0) for at in found if at < until}
+            if self._whole and self._first is not None:
+                first = self._first
+                self._settled = {
+                    interval
+                    for interval in self._intervals
+                    if interval.floor_us(first) < max(interval.floor_us(self._mark), self._bound(interval))
+                }
             self._arrived = max(self._arrived, now)
             if self._waits:
                 self._held_until, self._waits = now + self._history, False
@@ -242,6 +266,11 @@ class Windows:
             sealed = min(sealed, interval.floor_us(completed))
         over = {at for at in self._changed[interval] if at < until}
         self._changed[interval] -= over
+        if self._lacks and interval in self._settled and self._first is not None:
+            whole = interval.floor_us(self._first)
+            if whole in over:
+                over.remove(whole)
+                self._owed.add(interval)
         again = {at for at in over if sealed <= at < before}
         if until == before and not again:
             return None
@@ -269,6 +298,7 @@ class Windows:
         """Candles of ``[start, until)`` that are among the given ones or open at ``behind`` or later."""
         if self._base is None:
             return None
+        start = max(start, self._bound(interval))
         low, high = (int(at) for at in np.searchsorted(self._base["open_time"], (start, until)))
         if low == high:
             return None
@@ -289,7 +319,8 @@ class Windows:
         }
         opens = columns["open_time"]
         sizes = [len(part.revisions) for part in parts]
-        partial = np.zeros(len(opens), np.bool_) if self._first is None else opens <= self._first
+        lacks = self._lacks and self._first is not None
+        partial = opens <= self._first if lacks else np.zeros(len(opens), np.bool_)
         # In the order of the schema: adding columns to a frame and choosing among them are two queries.
         return pl.DataFrame(
             [
@@ -305,12 +336,15 @@ class Windows:
 
     @staticmethod
     def _floor(interval: Interval, time: int) -> int:
-        return _NEVER if time == _NEVER else interval.floor_us(time)
+        return _NEVER if time <= _NEVER else interval.floor_us(time)
 
     def _sealed(self, interval: Interval, mark: int | None = None) -> int:
         """Windows that open before this can no longer change."""
         mark = self._firm if mark is None else mark
-        return _NEVER if mark == _NEVER else interval.floor_us(mark - self._grace)
+        return max(self._bound(interval), self._floor(interval, mark - self._grace))
+
+    def _bound(self, interval: Interval) -> int:
+        return self._floor(interval, self._begin)
 
     def _oldest(self) -> int:
         """Trades from here on are in a window that may still change."""
@@ -330,6 +364,16 @@ class Windows:
                 del issued[first]
         while self._offsets and self._offsets[0][1] < oldest:
             self._offsets.popleft()
+        if (
+            self._first is not None
+            and self.wants_history_from() is None
+            and self._may_not_change(self._first)
+        ):
+            self._first = self._first_id = None
+
+    def _may_not_change(self, time: int) -> bool:
+        """Whether every window that had opened by then is sealed."""
+        return all(interval.floor_us(time) < self._sealed(interval) for interval in self._intervals)
 
     def wants_history_from(self) -> int | None:
         if self._first is None or not (self._held_until is not None or self._waits):
@@ -338,6 +382,9 @@ class Windows:
 
     def first_seen(self) -> int | None:
         return self._first
+
+    def first_id(self) -> int | None:
+        return self._first_id
 
     def watermark(self) -> int | None:
         return None if self._mark == _NEVER else self._mark
@@ -351,7 +398,6 @@ class Windows:
             for interval, issued in self._issued.items()
         }
         told = {name: found for name, found in revisions.items() if found}
-        # A first candle that still waits for its history is asked for again after a restart.
         body = {
             "mark": self._mark,
             "firm": self._firm,
@@ -359,8 +405,10 @@ class Windows:
             "first": self._first,
             "revisions": told,
         }
-        if self.wants_history_from() is not None:
-            body["waits"] = True
+        if self._first is None:
+            body["oldest"] = self._oldest()  # from here on a replay brings every trade
+        else:
+            body |= {"id": self._first_id, "whole": self._whole}
         return orjson.dumps(body).decode()
 
     def resume(self, state: str) -> None:
@@ -373,12 +421,22 @@ class Windows:
                 Interval.parse(name): {int(at): int(revision) for at, revision in found.items()}
                 for name, found in body["revisions"].items()
             }
-            self._waits = bool(body.get("waits"))
+            self._first_id = None if body.get("id") is None else int(body["id"])
+            self._whole = bool(body.get("whole"))
+            oldest = int(body.get("oldest", _NEVER))
         except (ValueError, TypeError, KeyError) as error:
             msg = f"{state!r} is no state of the candle service."
             raise CorruptFile(msg, hint="Remove the committed offsets of the group to start anew.") from error
         self._issued |= revisions
         self._cold, self._resumed = self._newest == _NEVER, True
+        if self._first is None and oldest > _NEVER:
+            # With a wider interval than before, its window of then had begun before the replay.
+            self._begin = oldest
+            if any(interval.floor_us(oldest) != oldest for interval in self._intervals):
+                self._first, self._whole = oldest - 1, True
+        elif self._first is not None:
+            self._begin = self._first
+        self._lacks = self._waits = self._first is not None
 
 
 @dataclass(frozen=True, slots=True)

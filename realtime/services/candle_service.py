@@ -112,7 +112,7 @@ class CandleService:
         self._inbox, self._outbox, self._make_core, self._clock = inbox, outbox, make_core, clock
         self._topic = topic
         self.metrics, self.health = metrics or Metrics("candles"), health or Health()
-        self._fetcher = Fetcher(history)
+        self._fetcher = Fetcher[_Served](history)
         self._served: dict[int, _Served] = {}
         self._failed: dict[int, float] = {}  # partitions that begin again, and when
         self._taking: dict[int, Future[Transactions]] = {}
@@ -294,12 +294,13 @@ class CandleService:
         for partition, served in self._served.items():
             quiet = partition not in came and not self._lag.get(partition, 1)
             served.candles.tick(now, served.work.outcome, caught_up=quiet)
-            for market, start, end in served.candles.wanted_history():
-                self._fetcher.ask(partition, market, start, end)
-        for partition, market, trades in self._fetcher.done():
-            owner = self._served.get(partition)
+            for wanted in served.candles.wanted_history():
+                self._fetcher.ask(served, wanted)
+        owners = list(self._served.values())
+        for owner, market, trades in self._fetcher.done():
             self.metrics.history.labels("absent" if trades is None else "completed").inc()
-            if trades is not None and owner is not None and market in owner.candles.markets:
+            # A partition that has begun again meanwhile asks for itself, once its replay has ended.
+            if trades is not None and owner in owners:
                 owner.candles.complete(market, trades, now, owner.work.outcome)
 
     def _look(self) -> None:

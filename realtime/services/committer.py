@@ -71,8 +71,8 @@ class Committer:
 
     @property
     def busy(self) -> bool:
-        """Whether a transaction is under way."""
-        return self._running is not None and not self._running.done()
+        """Whether a transaction is under way, or has ended and nobody knows yet how."""
+        return self._running is not None
 
     @property
     def position(self) -> int:

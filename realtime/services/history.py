@@ -3,20 +3,22 @@
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import polars as pl
 import structlog
 
-from marketdata.errors import MarketDataError, NoData, PermanentError
+from marketdata.errors import MarketDataError, NoData, PermanentError, TransientError
 from marketdata.interval import from_us
 from marketdata.manifest import Status, day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
 from marketdata.trade import empty_trades
+from realtime.services.partition import Wanted
 
 _LOG = structlog.stdlib.get_logger(__name__)
 _TRIES, _PAUSE_S = 5, 3.0
+Owner = TypeVar("Owner")
 
 
 class History(Protocol):
@@ -72,36 +74,43 @@ class NoHistory:
         raise NoData(msg)
 
 
-class Fetcher:
-    """Asks for history in a thread, so that live trades do not wait for it."""
+class Fetcher(Generic[Owner]):
+    """Asks for history in a thread, so that live trades do not wait for it.
+
+    Who asks is told with the answer, so that nobody takes what was meant for another.
+    """
 
     def __init__(self, history: History, *, pause_s: float = _PAUSE_S, workers: int = 2) -> None:
         """``pause_s``: between two tries."""
         self._history, self._pause_s = history, pause_s
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="history")
-        self._waiting: list[tuple[int, Market, Future[pl.DataFrame | None]]] = []
+        self._waiting: list[tuple[Owner, Market, Future[pl.DataFrame | None]]] = []
         self._stop = threading.Event()
 
-    def ask(self, partition: int, market: Market, start_us: int, end_us: int) -> None:
-        """Fetch ``[start, end)`` for a market of a partition."""
-        work = self._pool.submit(self._fetch, market, from_us(start_us), from_us(end_us))
-        self._waiting.append((partition, market, work))
+    def ask(self, owner: Owner, wanted: Wanted) -> None:
+        """Fetch what a market lacks."""
+        self._waiting.append((owner, wanted.market, self._pool.submit(self._fetch, wanted)))
 
-    def done(self) -> list[tuple[int, Market, pl.DataFrame | None]]:
-        """What has come since: partition, market, and its trades; ``None`` where they could not be had."""
+    def done(self) -> list[tuple[Owner, Market, pl.DataFrame | None]]:
+        """What has come since: who asked, market, and its trades; ``None`` where they could not be had."""
         ended = [one for one in self._waiting if one[2].done()]
         self._waiting = [one for one in self._waiting if not one[2].done()]
-        return [(partition, market, work.result()) for partition, market, work in ended]
+        return [(owner, market, work.result()) for owner, market, work in ended]
 
     def close(self) -> None:
         """Ask no more."""
         self._stop.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _fetch(self, market: Market, start: datetime, end: datetime) -> pl.DataFrame | None:
+    def _fetch(self, wanted: Wanted) -> pl.DataFrame | None:
+        market, start, end = wanted.market, from_us(wanted.start), from_us(wanted.end)
         for again in range(_TRIES):
             try:
                 found = self._history.trades(market, start, end)
+                # REST may be behind the socket: then the last trades before the first one seen are missing.
+                if wanted.reaches is not None and wanted.reaches not in found["trade_id"]:
+                    msg = f"The history of {market} does not reach trade {wanted.reaches} yet."
+                    raise TransientError(msg)
             except MarketDataError as error:
                 _LOG.warning("no history yet", market=str(market), start=str(start), error=str(error))
                 last = again == _TRIES - 1 or isinstance(error, PermanentError)

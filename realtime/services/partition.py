@@ -48,6 +48,21 @@ class Outcome:
                 found.append((update.market, rows))
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The trades that a market's first candles lack.
+
+    Attributes:
+        start, end: when they were, microseconds; the end lies behind the first trade that was seen.
+        reaches: the id of that trade, which history must bring along; ``None``: it is not known.
+    """
+
+    market: Market
+    start: int
+    end: int
+    reaches: int | None = None
+
+
 class PartitionCandles:
     """The core of one partition, and where it stands."""
 
@@ -105,8 +120,8 @@ class PartitionCandles:
         for update in self._core.tick(now, self._core.markets if caught_up else ()):
             into.take(update)
 
-    def wanted_history(self) -> list[tuple[Market, int, int]]:
-        """Markets whose first candle lacks trades, and of which stretch (microseconds); each is told once."""
+    def wanted_history(self) -> list["Wanted"]:
+        """Of which markets the first candle lacks trades; each is told once."""
         if self.replaying:
             return []
         found = []
@@ -115,11 +130,11 @@ class PartitionCandles:
             first = self._core.first_seen(market)
             if start is not None and first is not None:
                 self._asked.add(market)
-                found.append((market, start, first + 1))
+                found.append(Wanted(market, start, first + 1, self._core.first_id(market)))
         return found
 
     def complete(self, market: Market, history: pl.DataFrame, now: datetime, into: Outcome) -> None:
-        """Complete the first candles of a market by the trades before its first one."""
+        """Complete the first candles of a market by the trades before its first one; not in a replay."""
         into.take(self._core.complete(market, history, now))
 
     def watermarks(self) -> dict[Market, int]:

@@ -3,13 +3,13 @@
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from marketdata.candle import CANDLE_SCHEMA
 from marketdata.fold import fold_many
-from marketdata.interval import to_us
+from marketdata.interval import Interval, to_us
 from marketdata.market import Market
 from marketdata.trade import TRADE_SCHEMA
 from realtime.candles import CandleCore, Rules
@@ -54,14 +54,26 @@ def last_revisions(found: list[pl.DataFrame], interval: str) -> pl.DataFrame:
     return finals.sort("open_time", "revision").group_by("open_time", maintain_order=True).last()
 
 
-def check(trades: pl.DataFrame, found: list[pl.DataFrame]) -> None:
-    batch = fold_many(trades, INTERVALS)
+def began(batches: list[pl.DataFrame], interval: str) -> int:
+    """The window of the first trade that came: what opened before it is not the stream's."""
+    return Interval.parse(interval).floor_us(to_us(batches[0]["time"].min()))  # type: ignore[arg-type]
+
+
+def none_too_late(late: pl.DataFrame, batches: list[pl.DataFrame]) -> bool:
+    """Whether late trades are only those that were before the stream began."""
+    return bool((late["time"].cast(pl.Int64) < began(batches, INTERVALS[0])).all())
+
+
+def check(delivery: tuple[pl.DataFrame, list[pl.DataFrame]], found: list[pl.DataFrame]) -> None:
+    trades, batches = delivery
     everything = pl.concat(found).filter("final")
     once = everything.group_by("interval", "open_time", "revision").len()
     assert once["len"].max() == 1
-    for interval in INTERVALS:
+    opens = pl.col("open_time").cast(pl.Int64)
+    for interval, batch in fold_many(trades, INTERVALS).items():
         last = last_revisions(found, interval)
-        assert_frame_equal(last.select(CANDLE_SCHEMA.names()), batch[interval], rel_tol=1e-9)
+        ours = opens >= began(batches, interval)
+        assert_frame_equal(last.filter(ours).select(CANDLE_SCHEMA.names()), batch.filter(ours), rel_tol=1e-9)
         # Revisions count on from 0, one by one.
         counts = (
             everything.filter(pl.col("interval") == interval).group_by("open_time").len().sort("open_time")
@@ -79,13 +91,13 @@ def test_any_batches_disorder_and_repeats_end_in_the_candles_of_the_batch(
     for batch in batches:
         now += timedelta(milliseconds=50)
         update = core.add(BTC, batch, now)
-        assert update.late.is_empty()
+        assert none_too_late(update.late, batches)
         assert update.refused.is_empty()
         repeated += update.repeated
         found.append(update.candles)
     found += [update.candles for update in core.tick(now + timedelta(minutes=5), [BTC])]
     assert repeated == sum(map(len, batches)) - len(trades)
-    check(trades, found)
+    check(delivery, found)
 
 
 @given(deliveries(), st.lists(st.integers(0, 40), min_size=1, max_size=3))
@@ -93,7 +105,7 @@ def test_any_batches_disorder_and_repeats_end_in_the_candles_of_the_batch(
 def test_a_restart_anywhere_changes_no_candle_and_repeats_no_final_one(
     delivery: tuple[pl.DataFrame, list[pl.DataFrame]], stops: list[int]
 ) -> None:
-    trades, batches = delivery
+    batches = delivery[1]
     core, now, found = CandleCore(INTERVALS, RULES), START, []
     for offset, batch in enumerate(batches):
         if offset in stops and offset > 0:
@@ -104,10 +116,50 @@ def test_a_restart_anywhere_changes_no_candle_and_repeats_no_final_one(
                 assert core.add(BTC, batches[again], now, offset=again, replay=True).is_empty
         now += timedelta(milliseconds=50)
         update = core.add(BTC, batch, now, offset=offset)
-        assert update.late.is_empty()
+        assert none_too_late(update.late, batches)
         found.append(update.candles)
     found += [update.candles for update in core.tick(now + timedelta(minutes=5), [BTC])]
-    check(trades, found)
+    check(delivery, found)
+
+
+@given(deliveries(), st.integers(0, 20), st.lists(st.integers(1, 9), max_size=3), st.integers(0, 3))
+@settings(max_examples=200, deadline=None)
+def test_a_stream_that_begins_in_the_middle_is_whole_by_its_history_also_after_restarts(
+    delivery: tuple[pl.DataFrame, list[pl.DataFrame]], hidden: int, stops: list[int], patience: int
+) -> None:
+    """History has every trade there was; it comes soon or late, and is asked for again after a restart."""
+    trades, batches = delivery
+    batches = [batch.filter(pl.col("trade_id") >= 1_000 + hidden) for batch in batches]
+    batches = [batch for batch in batches if len(batch)]
+    assume(batches)
+    core, now, found, waited = CandleCore(INTERVALS, RULES), START, [], 0
+
+    def complete() -> None:
+        start, seen = core.wants_history_from(BTC), core.first_seen(BTC)
+        if start is not None and seen is not None:
+            time = pl.col("time").cast(pl.Int64)
+            found.append(core.complete(BTC, trades.filter(time.is_between(start, seen)), now).candles)
+
+    for offset, batch in enumerate(batches):
+        if offset in stops and offset > 0:
+            state, needed = core.state(BTC), core.needed_offset(BTC)
+            core, waited = CandleCore(INTERVALS, RULES), 0
+            core.resume(BTC, state)
+            for again in range(offset if needed is None else needed, offset):
+                assert core.add(BTC, batches[again], now, offset=again, replay=True).is_empty
+        now += timedelta(milliseconds=50)
+        found.append(core.add(BTC, batch, now, offset=offset).candles)
+        waited += 1
+        if waited > patience:
+            complete()
+    complete()
+    found += [update.candles for update in core.tick(now + timedelta(minutes=5), [BTC])]
+    check((trades, batches), found)
+    for interval in INTERVALS:
+        last = last_revisions(found, interval)
+        assert not last.filter(pl.col("open_time").cast(pl.Int64) >= began(batches, interval))[
+            "partial"
+        ].any()
 
 
 @given(deliveries(), st.integers(1, 59))

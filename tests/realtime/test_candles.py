@@ -1,6 +1,8 @@
 """Live candles, fact by fact."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
@@ -184,6 +186,101 @@ def test_a_partial_candle_that_closed_is_issued_again_when_history_comes() -> No
     update = one.complete(BTC, trades((49, 20, 80), (50, 30, 100)), at(91))
     finals = update.candles.filter(pl.col("final") & (pl.col("interval") == "1m"))
     assert finals.select("open", "revision", "partial").rows() == [(80, 1, False)]
+
+
+def restarted(
+    one: CandleCore, log: list[pl.DataFrame], now: datetime, *intervals: str, **rules: Any
+) -> CandleCore:
+    """Another core that goes on where this one stands, after its batches."""
+    needed = one.needed_offset(BTC)
+    again = CandleCore(intervals or ["1m"], replace(RULES, **rules))
+    again.resume(BTC, one.state(BTC))
+    for offset in range(len(log) if needed is None else needed, len(log)):
+        again.add(BTC, log[offset], now, offset=offset, replay=True)
+    return again
+
+
+HISTORY = trades((47, -5, 1), (48, 3, 90), (49, 20, 80), (50, 30, 100))
+
+
+def test_a_restart_asks_again_for_the_history_of_a_candle_that_may_still_change() -> None:
+    one = CandleCore(["1m"], RULES)
+    log = [trades((50, 30, 100))]
+    one.add(BTC, log[0], at(30), offset=0)
+    one.complete(BTC, HISTORY, at(31))
+    again = restarted(one, log, at(32))
+    assert (again.wants_history_from(BTC), again.first_id(BTC)) == (to_us(NOON), 50)
+    running = again.add(BTC, trades((51, 33, 70)), at(33), offset=1)
+    assert running.candles.select("trade_count", "partial").rows() == [(2, True)]
+    again.complete(BTC, HISTORY, at(34))
+    closed = again.add(BTC, trades((52, 61, 60)), at(61), offset=2).candles.filter("final")
+    assert closed.select("trade_count", "low", "revision", "partial").rows() == [(4, 70, 0, False)]
+
+
+def test_after_a_restart_a_late_trade_waits_for_the_history_of_the_candle_that_was_final() -> None:
+    one = CandleCore(["1m"], RULES)
+    log = [trades((50, 30, 100)), trades((52, 61, 60))]
+    one.add(BTC, log[0], at(30), offset=0)
+    one.complete(BTC, HISTORY, at(31))
+    assert told(one.add(BTC, log[1], at(61), offset=1))[0] == ("1m", 0, 100, 0, True)
+    again = restarted(one, log, at(62))
+    assert again.add(BTC, trades((51, 40, 70)), at(63), offset=2).candles.filter("final").is_empty()
+    assert again.tick(at(64)) == []
+    finals = again.complete(BTC, HISTORY, at(65)).candles.filter("final")
+    assert finals.select("trade_count", "low", "revision", "partial").rows() == [(4, 70, 1, False)]
+
+
+def test_a_restart_does_not_repeat_a_whole_candle_because_its_history_came_again() -> None:
+    one = CandleCore(["1m"], RULES)
+    log = [trades((50, 30, 100)), trades((52, 61, 60))]
+    one.add(BTC, log[0], at(30), offset=0)
+    one.complete(BTC, HISTORY, at(31))
+    one.add(BTC, log[1], at(61), offset=1)
+    again = restarted(one, log, at(62))
+    assert again.complete(BTC, HISTORY, at(63)).candles.filter("final").is_empty()
+
+
+def test_history_is_not_asked_for_again_once_its_candles_are_sealed() -> None:
+    one = CandleCore(["1m"], RULES)
+    log = [trades((50, 30, 100)), trades((52, 90, 60))]
+    one.add(BTC, log[0], at(30), offset=0)
+    one.complete(BTC, HISTORY, at(31))
+    one.add(BTC, log[1], at(90), offset=1)
+    assert restarted(one, log, at(91)).wants_history_from(BTC) is None
+
+
+def test_a_wider_interval_than_before_the_restart_asks_for_what_its_candle_lacks() -> None:
+    one = core("1m")
+    everything = trades(*((100 + n, n * 30, n + 1) for n in range(61)))
+    log = [everything[n] for n in range(60)]
+    for offset, batch in enumerate(log):
+        one.add(BTC, batch, at(offset * 30), offset=offset)
+    again = restarted(one, log, at(1790), "1m", "1h")
+    assert again.wants_history_from(BTC) == to_us(NOON)
+    again.complete(BTC, everything, at(1795))
+    closed = again.add(BTC, trades((999, 3601, 5)), at(3601), offset=60).candles.filter("final")
+    hours = closed.filter(pl.col("interval") == "1h")
+    assert hours.select("open", "trade_count", "revision", "partial").rows() == [(1, 60, 0, False)]
+    # The minutes that had gone out are not told again.
+    minutes = closed.filter(pl.col("interval") == "1m")["open_time"]
+    assert minutes.to_list() == [at(29 * 60)]
+
+
+def test_a_longer_grace_than_before_the_restart_does_not_open_what_was_sealed() -> None:
+    one = core()
+    log = [trades((100 + n, n * 30, 1)) for n in range(20)]
+    for offset, batch in enumerate(log):
+        one.add(BTC, batch, at(offset * 30), offset=offset)
+    again = restarted(one, log, at(580), grace=timedelta(minutes=10))
+    update = again.add(BTC, trades((999, 303, 7)), at(581), offset=20)
+    assert (update.candles.filter("final").is_empty(), len(update.late)) == (True, 1)
+
+
+def test_what_was_before_the_window_of_the_first_trade_is_late() -> None:
+    one = CandleCore(["1m"], RULES)
+    one.add(BTC, trades((50, 30, 100)), at(30))
+    update = one.add(BTC, trades((40, -1, 5)), at(31))
+    assert (update.candles.is_empty(), update.late["trade_id"].to_list()) == (True, [40])
 
 
 def test_history_that_never_comes_does_not_hold_memory_for_ever() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from marketdata.market import Market
@@ -12,9 +12,9 @@ from marketdata.trade import empty_trades
 from realtime.candles import CandleCore
 from realtime.services import candle_service
 from realtime.services.candle_service import CandleService
-from realtime.services.history import NoHistory
+from realtime.services.history import History, NoHistory
 from tests.realtime.services.memory import Cluster, Crash, MemoryInbox, MemoryOutbox
-from tests.realtime.test_candle_laws import BTC, INTERVALS, RULES, START, check, deliveries
+from tests.realtime.test_candle_laws import BTC, INTERVALS, RULES, START, check, deliveries, none_too_late
 from tests.realtime.test_candles import at, trades
 
 ETH = Market.parse("kraken:ETH/USD")
@@ -24,8 +24,8 @@ Delivery = tuple[pl.DataFrame, list[pl.DataFrame]]
 class World:
     """Instances of the service that share a cluster and a clock."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster, self.now = cluster, START
+    def __init__(self, cluster: Cluster, history: History | None = None) -> None:
+        self.cluster, self.now, self.history = cluster, START, history or NoHistory()
         self.instances: list[tuple[CandleService, MemoryInbox]] = []
 
     def start(self) -> None:
@@ -34,7 +34,7 @@ class World:
             inbox,
             MemoryOutbox(self.cluster),
             lambda: CandleCore(INTERVALS, RULES),
-            NoHistory(),
+            self.history,
             self._clock,
         )
         self.instances.append((service, inbox))
@@ -61,6 +61,8 @@ class World:
         for service, inbox in list(self.instances):
             service._ticked = service._looked = 0.0
             service._failed = dict.fromkeys(service._failed, 0.0)
+            for _, _, answer in service._fetcher._waiting:
+                answer.result()
             try:
                 service.turn(0)
                 for served in service._served.values():
@@ -90,9 +92,10 @@ class World:
             service.close()
 
     def check(self, *deliveries: tuple[Market, Delivery]) -> None:
-        for market, (everything, _) in deliveries:
-            check(everything, [frame for name, frame in self.cluster.finals if name == market])
-        assert not self.cluster.late
+        for market, delivery in deliveries:
+            check(delivery, [frame for name, frame in self.cluster.finals if name == market])
+            for name, late in self.cluster.late:
+                assert name != market or none_too_late(late, delivery[1])
 
 
 def log_of(market: Market, delivery: Delivery) -> list[tuple[Market, pl.DataFrame]]:
@@ -144,6 +147,58 @@ def test_partitions_move_between_instances_without_loss_or_double_counting(
         world.share(first, second)
     world.finish()
     world.check((BTC, one), (ETH, other))
+
+
+class Past:
+    """An exchange that serves every trade there was."""
+
+    def __init__(self, everything: pl.DataFrame) -> None:
+        self._everything = everything
+
+    def trades(self, market: Market, start: datetime, end: datetime) -> pl.DataFrame:
+        time = pl.col("time").dt.replace_time_zone("UTC")
+        return self._everything.filter((time >= start) & (time < end))
+
+
+@given(deliveries(), st.integers(1, 20), st.lists(st.integers(1, 25), max_size=4))
+@settings(max_examples=40)
+def test_begun_in_the_middle_and_killed_it_tells_whole_candles_by_their_history(
+    delivery: Delivery, hidden: int, points: list[int]
+) -> None:
+    everything = delivery[0]
+    batches = [batch.filter(pl.col("trade_id") >= 1_000 + hidden) for batch in delivery[1]]
+    batches = [batch for batch in batches if len(batch)]
+    assume(batches)
+    cluster = Cluster({0: log_of(BTC, (everything, batches))}, crashes(points))
+    world = World(cluster, Past(everything))
+    world.start()
+    world.share(0)
+    world.finish()
+    world.check((BTC, (everything, batches)))
+
+
+def test_history_that_comes_in_a_replay_is_not_taken_and_asked_for_again() -> None:
+    """What one incarnation of a partition has asked for is no answer to the next, which may be replaying."""
+    log = [(BTC, trades((10 + n, 30 + n, 5))) for n in range(4)] + [(BTC, trades((20, 62, 5)))]
+    everything = trades(*((n, n * 3, 90) for n in range(10)), *((10 + n, 30 + n, 5) for n in range(4)))
+    cluster = Cluster({0: log})
+    world = World(cluster, Past(everything))
+    world.now = at(62)
+    world.start()
+    world.share(0)
+    ((service, _),) = world.instances
+    world.turn()
+    owner, _, answer = service._fetcher._waiting[0]
+    answer.result()
+    world.share(0)
+    assert service._served[0].candles.replaying
+    assert service._served[0] is not owner
+    world.finish()
+    minute = pl.concat([frame for _, frame in cluster.finals]).filter(
+        (pl.col("interval") == "1m") & (pl.col("open_time") == at(0))
+    )
+    assert minute.sort("revision").select("revision", "trade_count", "partial").rows()[-1][1:] == (14, False)
+    assert minute["revision"].is_unique().all()
 
 
 def test_an_instance_that_lost_its_partition_can_commit_nothing() -> None:

@@ -55,6 +55,19 @@ def test_a_transaction_that_failed_says_so_once() -> None:
     assert committer.result() is None
 
 
+def test_a_transaction_whose_end_nobody_knows_yet_keeps_the_next_one_waiting() -> None:
+    away = Away(fails=True)
+    away.may_end.set()
+    committer = Committer(away, 0)
+    committer.start(Work(), Checkpoint(1, 1))
+    assert committer._running is not None
+    assert committer._running.exception(20) is not None
+    assert committer.busy  # or what comes next would be committed without it
+    with pytest.raises(TransientError, match="refused"):
+        committer.result()
+    assert not committer.busy
+
+
 def test_a_transaction_that_never_ends_is_given_up_and_left_behind() -> None:
     away = Away()
     committer = Committer(away, 0, patience_s=0.05)
