@@ -133,8 +133,8 @@ class BufferedWriter:
             timeout_s: how long to wait for room; for ever by default.
 
         Raises:
-            TransientError: there was no room in time. Bring the same rows again: those that were taken
-                already are not doubled.
+            TransientError: there was no room in time. Go on behind the rows that were taken, see
+                :attr:`progress`, or bring all again: those that were taken are not doubled.
             MarketDataError: the writer has failed or is closed.
         """
         self._take("trade", market, trades.select(TRADE_SCHEMA.names()).cast(TRADE_SCHEMA), timeout_s)

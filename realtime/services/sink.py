@@ -46,7 +46,7 @@ class StoreInbox(Protocol):
 
 
 class Writer(Protocol):
-    """What is needed of :class:`marketdata.store.buffer.BufferedWriter`."""
+    """What is needed of :class:`marketdata.store.buffer.BufferedWriter`; nobody else brings rows to it."""
 
     def write(self, market: Market, trades: pl.DataFrame, *, timeout_s: float | None = None) -> None: ...
     def write_candles(
@@ -94,13 +94,15 @@ class SinkService:
     def revoked(self, places: Iterable[Place]) -> None:
         """Give partitions up: what the writer has taken is written and committed first."""
         given = set(places)
-        if self._owned & given:
-            try:
-                self._writer.flush(timeout_s=_GIVE_UP_S)
-            except TransientError as error:
-                _LOG.warning("given up before all was written", error=str(error))
-            self._commit()
-        self.lost(given)
+        try:
+            if self._owned & given:
+                try:
+                    self._writer.flush(timeout_s=_GIVE_UP_S)
+                except TransientError as error:
+                    _LOG.warning("given up before all was written", error=str(error))
+                self._commit()
+        finally:
+            self.lost(given)
 
     def lost(self, places: Iterable[Place]) -> None:
         """Somebody else has the partitions already."""
@@ -152,11 +154,7 @@ class SinkService:
         while self._waiting:
             piece = self._waiting[0]
             try:
-                for market, _, rows in piece.batches:
-                    take = self._writer.write_candles if "open_time" in rows.columns else self._writer.write
-                    take(market, rows, timeout_s=timeout_s)
-                if piece.rejects:
-                    self._inbox.keep(piece.rejects)
+                self._take(piece, timeout_s)
             except TransientError as error:
                 self._pause(error)
                 return
@@ -167,6 +165,26 @@ class SinkService:
             self._inbox.resume()
             _LOG.info("the store takes rows again")
             self._say()
+
+    def _take(self, piece: Piece, timeout_s: float) -> None:
+        """Bring the rows of a piece to the writer; what was taken is off the piece, also when room runs out.
+
+        A piece may be larger than the room that comes free in a turn. Begun again from its first row it would
+        fill that room with the same rows for ever.
+        """
+        while piece.batches:
+            market, offset, rows = piece.batches[0]
+            take = self._writer.write_candles if "open_time" in rows.columns else self._writer.write
+            before, _ = self._writer.progress
+            try:
+                take(market, rows, timeout_s=timeout_s)
+            except TransientError:
+                taken, _ = self._writer.progress
+                piece.batches[0] = market, offset, rows.slice(taken - before)
+                raise
+            del piece.batches[0]
+        if piece.rejects:
+            self._inbox.keep(piece.rejects)
 
     def _pause(self, error: TransientError) -> None:
         if not self._paused:

@@ -193,3 +193,12 @@ def test_a_writer_that_cannot_reach_the_server_says_so_and_how_many_rows_wait(
     assert "trying again" in caplog.text
     assert "The store is slow: 20 of 20 rows wait" in caplog.text
     assert secret not in caplog.text + stats.error + repr(writer)
+
+
+def test_progress_says_how_much_of_what_found_no_room_was_taken() -> None:
+    writer = BufferedWriter("postgresql://user@127.0.0.1:1/none", rows=10, capacity=30, age_s=0.0)
+    with pytest.raises(TransientError, match="30 rows wait"):
+        writer.write(BTC, TRADES[:45], timeout_s=0.1)
+    assert writer.progress == (30, 0)
+    with pytest.raises(TransientError):
+        writer.close(timeout_s=0.1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import polars as pl
+import pytest
 
 from marketdata.bus.envelope import DeadLetter, Stored
 from marketdata.errors import TransientError
@@ -12,7 +13,7 @@ from marketdata.market import Market
 from marketdata.store.buffer import WriterStats
 from realtime.services.reading import Piece, Place
 from realtime.services.sink import SinkService
-from tests.realtime.test_candles import BTC, at, trades
+from tests.realtime.test_candles import BTC, ETH, at, trades
 
 ONE, TWO = ("trades", 0), ("trades", 1)
 
@@ -22,10 +23,15 @@ def piece(place: Place, end: int, *numbers: int, rejects: Sequence[DeadLetter] =
     return Piece(place, end, batches=[(BTC, end - 1, rows)] if numbers else [], rejects=list(rejects))
 
 
+def numbered(first: int, end: int) -> pl.DataFrame:
+    return trades(*((number, 0, 5) for number in range(first, end)))
+
+
 @dataclass
 class Inbox:
     pieces: list[Piece] = field(default_factory=list)
     paused: bool = False
+    away: bool = False
     committed: dict[Place, int] = field(default_factory=dict)
     kept: list[DeadLetter] = field(default_factory=list)
 
@@ -42,6 +48,9 @@ class Inbox:
         self.paused = False
 
     def commit(self, offsets: Mapping[Place, int]) -> None:
+        if self.away:
+            msg = "no broker"
+            raise TransientError(msg)
         self.committed |= offsets
 
     def keep(self, rejects: Sequence[DeadLetter]) -> None:
@@ -61,10 +70,11 @@ class Writer:
     slow: bool = False
 
     def write(self, market: Market, trades: pl.DataFrame, *, timeout_s: float | None = None) -> None:
-        if len(self.taken) - self.done + len(trades) > self.room:
-            msg = "no room"
-            raise TransientError(msg)
-        self.taken += trades["trade_id"].to_list()
+        for trade_id in trades["trade_id"]:
+            if len(self.taken) - self.done == self.room:
+                msg = "no room"
+                raise TransientError(msg)
+            self.taken.append(trade_id)
 
     write_candles = write
 
@@ -124,6 +134,47 @@ def test_a_slow_store_pauses_the_partitions_and_nothing_is_dropped() -> None:
     assert service.health.state()["ready"]
     assert writer.taken == [0, 1, 2, 3]
     assert inbox.committed == {ONE: 2}
+
+
+def test_a_piece_larger_than_the_room_goes_on_where_it_stopped_and_is_committed_whole() -> None:
+    large = Piece(ONE, 9, batches=[(BTC, 0, numbered(0, 5)), (ETH, 5, numbered(5, 8))])
+    inbox, writer = Inbox([large]), Writer(room=2)
+    service = sink(inbox, writer)
+    committed = []
+    for _ in range(5):
+        turn(service)
+        writer.done = len(writer.taken)
+        committed.append(dict(inbox.committed))
+    assert writer.taken == list(range(8))
+    assert committed == [{}, {}, {}, {}, {ONE: 9}]
+
+
+def test_a_piece_that_was_half_taken_when_its_partition_went_begins_anew_when_it_comes_back() -> None:
+    inbox, writer = Inbox([Piece(ONE, 4, batches=[(BTC, 0, numbered(0, 4))])]), Writer(room=3)
+    service = sink(inbox, writer)
+    turn(service)
+    service.revoked([ONE])
+    assert inbox.committed == {}
+    service.assigned([ONE])
+    inbox.pieces = [Piece(ONE, 4, batches=[(BTC, 0, numbered(0, 4))])]
+    inbox.resume()
+    for _ in range(3):
+        turn(service)
+        writer.done = len(writer.taken)
+    turn(service)
+    assert writer.taken == [0, 1, 2, 0, 1, 2, 3]
+    assert inbox.committed == {ONE: 4}
+
+
+def test_a_partition_whose_commit_fails_is_given_up_all_the_same() -> None:
+    inbox, writer = Inbox([piece(ONE, 5, 1)], away=True), Writer()
+    service = sink(inbox, writer)
+    turn(service)
+    with pytest.raises(TransientError):
+        service.revoked([ONE])
+    inbox.pieces = [piece(ONE, 6, 2)]
+    turn(service)
+    assert writer.taken == [1]
 
 
 def test_a_partition_is_given_up_with_all_it_took_written() -> None:
