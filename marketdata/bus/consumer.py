@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from marketdata.bus.cluster import Cluster, Watch, cluster_at, kafka, raised
-from marketdata.errors import PermanentError
+from marketdata.errors import PermanentError, TransientError
 from marketdata.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class BatchConsumer:
         self._watch = Watch()
         self._on_assign, self._on_revoke, self._on_lost = on_assign, on_revoke, on_lost or on_revoke
         self._ends: dict[Place, int] = {}
+        self._kept: Exception | None = None  # for the next poll
         cluster = cluster_at(where)
         self.where, self.topics, self.group = cluster.bootstrap, list(topics), group
         config = cluster.config(
@@ -114,20 +115,25 @@ class BatchConsumer:
     def poll(self, max_messages: int = 10_000, timeout_s: float = 0.1) -> "list[Message]":
         """Messages that have come; waits at most ``timeout_s`` for the first.
 
-        It returns as soon as there is one, with what else is there already.
+        It returns as soon as there is one, with what else is there already. An error that comes beside
+        messages is raised by the next call: what the client has delivered it does not deliver again.
 
         Raises:
             TransientError, PermanentError, UsageError: what the brokers say to it.
+            Exception: what a callback has raised.
         """
+        self._complain()
+        found: list[Message] = []
         try:
-            found: list[Message] = self._consumer.consume(1, timeout_s)
+            found = self._consumer.consume(1, timeout_s)
             if found and max_messages > 1:
                 found += self._consumer.consume(max_messages - 1, 0)
         except self._kafka.KafkaException as error:
-            raise raised(error.args[0], f"reading {', '.join(self.topics)}") from None
-        self._watch.check()
+            self._keep(raised(error.args[0], f"reading {', '.join(self.topics)}"))
         if any(map(self._kafka.Message.error, found)):
             found = [message for message in found if self._is_message(message)]
+        if not found:
+            self._complain()
         return found
 
     def _is_message(self, message: "Message") -> bool:
@@ -139,8 +145,19 @@ class BatchConsumer:
             if place[0] is not None and place[1] is not None and end is not None:
                 self._ends[place[0], place[1]] = end
         elif error.fatal() or not error.retriable():
-            raise raised(error, f"reading {message.topic() or ', '.join(self.topics)}")
+            self._keep(raised(error, f"reading {message.topic() or ', '.join(self.topics)}"))
         return False
+
+    def _keep(self, error: Exception) -> None:
+        """Keep an error until it may be raised; of several one that does not pass by itself."""
+        if self._kept is None or isinstance(self._kept, TransientError):
+            self._kept = error
+
+    def _complain(self) -> None:
+        error, self._kept = self._kept, None
+        if error is not None:
+            raise error
+        self._watch.check()
 
     # -- where it stands --------------------------------------------------------------------------------
 
@@ -229,8 +246,15 @@ class BatchConsumer:
         return self._consumer.consumer_group_metadata()
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group.
+
+        Raises:
+            Exception: what a callback has raised.
+        """
+        self._kept = None
         self._consumer.close()
+        if self._kept is not None:
+            raise self._kept
 
     def __enter__(self) -> "BatchConsumer":
         """Return itself."""
@@ -243,9 +267,7 @@ class BatchConsumer:
     # -- partitions come and go -------------------------------------------------------------------------
 
     def _assigned(self, consumer: Any, partitions: "list[TopicPartition]") -> None:
-        begins: Mapping[Place, int] = {}
-        if self._on_assign is not None:
-            begins = self._on_assign([(one.topic, one.partition) for one in partitions]) or {}
+        begins: Mapping[Place, int] = self._tell(self._on_assign, partitions) or {}
         for one in partitions:
             self._ends.pop((one.topic, one.partition), None)
             if (one.topic, one.partition) in begins:
@@ -253,14 +275,23 @@ class BatchConsumer:
         consumer.incremental_assign(partitions)
 
     def _revoked(self, consumer: Any, partitions: "list[TopicPartition]") -> None:
-        if self._on_revoke is not None:
-            self._on_revoke([(one.topic, one.partition) for one in partitions])
+        self._tell(self._on_revoke, partitions)
         consumer.incremental_unassign(partitions)
 
     def _lost(self, consumer: Any, partitions: "list[TopicPartition]") -> None:
-        if self._on_lost is not None:
-            self._on_lost([(one.topic, one.partition) for one in partitions])
+        self._tell(self._on_lost, partitions)
         consumer.incremental_unassign(partitions)
+
+    def _tell(self, who: Callable[[list[Place]], Any] | None, partitions: "list[TopicPartition]") -> Any:
+        """What a callback answers. Its error is kept: raised in here, inside the client, it would take along
+        what the client is about to deliver."""
+        if who is None:
+            return None
+        try:
+            return who([(one.topic, one.partition) for one in partitions])
+        except Exception as error:  # is raised outside
+            self._keep(error)
+            return None
 
     def _retry(self, call: Callable[[float], Any], timeout_s: float, doing: str) -> Any:
         until = time.monotonic() + timeout_s
