@@ -1,7 +1,7 @@
 """Kafka as the services see it: messages become pieces, work becomes transactions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import polars as pl
@@ -34,6 +34,8 @@ _MOST = 50_000
 # The broker's default limit of what may be committed beside an offset.
 _MOST_METADATA = METADATA_BYTES
 _TRANSACTION_S = 15.0
+# A clock by which no time that can be stored is in the future.
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class Owner(Protocol):
@@ -265,11 +267,10 @@ class StoreInbox:
         for place, messages in by_place(self.consumer.poll(self._most, timeout_s)).items():
             if place[0] == self._topics.candles:
                 yield read_candles(place, messages)
-                continue
-            piece = read_trades(place, messages, now)
-            if place[0] == self._topics.trades:
-                piece.rejects.clear()  # the candle service has put them on the dead-letter topic
-            yield piece
+            else:
+                # The feed has accepted what is on the topic of trades, and the candle service judges it: a
+                # sink with a slow clock would refuse what candles are made of.
+                yield read_trades(place, messages, _END_OF_TIME if place[0] == self._topics.trades else now)
 
     def pause(self) -> None:
         """Deliver nothing until :meth:`resume`; the group is not left."""
