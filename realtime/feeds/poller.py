@@ -41,7 +41,7 @@ class CandlePoller:
             resume_from: by market the open time of the last candle that was handed on; what has closed since
                 is fetched first. A market without one begins with the interval that runs now.
             source_of: the source of an exchange's candles.
-            clock: the time; from the machine's clock at the start, and counted on from there.
+            clock: the time; a :class:`SteadyClock` by default.
             longest_sleep_s: so often the clock is looked at.
 
         Raises:

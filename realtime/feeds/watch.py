@@ -45,7 +45,8 @@ class Watch:
         return [entry for name in self._feeds for entry in self._one(name, frames.get(name), now)]
 
     def _one(self, name: str, frame: datetime | None, now: datetime) -> Iterator[Entry]:
-        if frame is not None and frame > self._heard[name]:
+        # What was heard later than now was heard before the clock was set back.
+        if frame is not None and (frame > self._heard[name] or self._heard[name] > now):
             self._heard[name] = frame
         heard = self._heard[name]
         if name not in self._dead:

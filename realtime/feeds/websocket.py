@@ -58,7 +58,7 @@ class WebSocketFeed:
                 fetched first. A market without one begins with what the socket brings.
             rules: when a socket is dead; what suits the exchange by default.
             recovery: how to ask REST.
-            clock: the time; from the machine's clock at the start, and counted on from there.
+            clock: the time; a :class:`SteadyClock` by default.
             buffer_rows: trades of a market that may wait while REST is asked.
             cache_rows: trades of a market that ccxt may hold.
 

@@ -236,16 +236,18 @@ def run_feed(
         _serve(end, metrics, health, port, settings.metrics_host)
         producer = Producer(cluster, linger_ms=LIVE_LINGER_MS)
         end.callback(producer.close)
+        clock = SteadyClock()
         feeds = [
             WebSocketFeed(
                 exchange,
                 [market for market in markets if market.exchange == exchange],
                 settings,
                 resume_from={market: at for market, at in known.items() if market.exchange == exchange},
+                clock=clock,
             )
             for exchange in dict.fromkeys(market.exchange for market in markets)
         ]
-        watch = FeedWatch(settings, Lake.open(settings.lake_url, settings=settings), feeds)
+        watch = FeedWatch(settings, Lake.open(settings.lake_url, settings=settings), feeds, clock=clock)
         end.callback(watch.close)
         service = FeedService(
             feeds,

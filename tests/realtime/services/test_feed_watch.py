@@ -59,6 +59,17 @@ def test_a_feed_that_was_dead_when_the_service_ended_is_said_to_be_back_by_the_n
     }
 
 
+def test_a_feed_that_was_heard_before_the_clock_was_set_back_is_dead_in_time() -> None:
+    watch = Watch(FEEDS, MINUTE, START)
+    frames = {"kraken": after(3_600), "binance": after(3_600)}
+    assert watch.look(frames, after(3_600)) == []
+    assert watch.look(frames, after(10)) == []
+    heard = {"kraken": after(11), "binance": after(70)}
+    assert watch.look(heard, after(70)) == []
+    dead = watch.look(heard, after(71))
+    assert {(entry.market.exchange, entry.start) for entry in dead} == {("kraken", after(11))}
+
+
 @dataclass
 class Feed:
     """A feed of which only its events are looked at."""

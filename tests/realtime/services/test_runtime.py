@@ -1,16 +1,13 @@
 """How services run."""
 
 import threading
-from datetime import timedelta
 
 import pytest
 
 from marketdata.errors import PermanentError, TransientError
 from realtime.health import Health
-from realtime.services.clock import SteadyClock
 from realtime.services.runtime import forever
 from realtime.services.supervisor import supervise
-from tests.realtime.test_candles import NOON
 
 
 def test_what_may_pass_is_tried_again_and_said_meanwhile() -> None:
@@ -36,12 +33,6 @@ def test_what_cannot_pass_ends_the_service() -> None:
 
     with pytest.raises(PermanentError):
         forever(turn, threading.Event(), Health())
-
-
-def test_the_clock_of_the_machine_may_be_set_while_a_service_runs() -> None:
-    seconds = iter([100.0, 101.5])
-    clock = SteadyClock(NOON, lambda: next(seconds))
-    assert clock() == NOON + timedelta(seconds=1.5)
 
 
 def test_a_service_that_is_used_wrongly_is_not_started_again_and_again() -> None:
