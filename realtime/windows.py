@@ -214,6 +214,10 @@ class Windows:
 
     def _settle(self, now: int, *, replay: bool) -> None:
         """After a restart: once the replay has ended, windows that were closed by then had gone out."""
+        # A clock that was set back would keep running candles and quiet markets waiting meanwhile.
+        if now < self._told:
+            self._told = _NEVER
+        self._arrived = min(self._arrived, now)
         if self._resumed and replay:
             self._arrived = now
         elif self._resumed:

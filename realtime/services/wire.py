@@ -267,10 +267,15 @@ class StoreInbox:
         for place, messages in by_place(self.consumer.poll(self._most, timeout_s)).items():
             if place[0] == self._topics.candles:
                 yield read_candles(place, messages)
+            elif place[0] == self._topics.trades:
+                # The feed has accepted what is there, and the candle service judges it: a sink with a slow
+                # clock would refuse what candles are made of. What cannot be read is told once, by that
+                # service, which reads the same.
+                piece = read_trades(place, messages, _END_OF_TIME)
+                piece.rejects.clear()
+                yield piece
             else:
-                # The feed has accepted what is on the topic of trades, and the candle service judges it: a
-                # sink with a slow clock would refuse what candles are made of.
-                yield read_trades(place, messages, _END_OF_TIME if place[0] == self._topics.trades else now)
+                yield read_trades(place, messages, now)
 
     def pause(self) -> None:
         """Deliver nothing until :meth:`resume`; the group is not left."""

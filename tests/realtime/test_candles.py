@@ -159,6 +159,14 @@ def test_running_candles_go_out_five_times_a_second_at_most() -> None:
     assert one.tick(at(9)) == []
 
 
+def test_a_clock_that_is_set_back_keeps_nobody_waiting() -> None:
+    one = core()
+    one.add(BTC, trades((10, 3, 1)), at(7200))
+    assert told(one.add(BTC, trades((11, 4, 2)), at(4)))[-1] == ("1m", 0, 2, 0, False)
+    (update,) = one.tick(at(80), [BTC])
+    assert told(update)[0] == ("1m", 0, 2, 0, True)
+
+
 def test_an_interval_without_trades_has_no_candle() -> None:
     one = core("1s")
     update = one.add(BTC, trades((9, 3, 100), (10, 9, 101)), at(9))

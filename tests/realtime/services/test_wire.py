@@ -1,4 +1,4 @@
-"""What a sink reads of its topics: all of it is rows to be written or letters to be kept."""
+"""What a sink reads of its topics: rows to be written, and letters to be kept."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -54,10 +54,14 @@ def test_a_sink_whose_clock_is_slow_writes_what_the_feed_has_accepted(inbox: Sto
     assert [rows["trade_id"].to_list() for _, _, rows in piece.batches] == [[1]]
 
 
-@pytest.mark.parametrize("topic", [TOPICS.trades, TOPICS.backfill])
-def test_what_a_sink_cannot_read_is_a_letter(inbox: StoreInbox, topic: str) -> None:
-    piece = read(inbox, topic, at(60))
+def test_what_a_sink_cannot_read_is_a_letter(inbox: StoreInbox) -> None:
+    piece = read(inbox, TOPICS.backfill, at(60))
     assert [(letter.offset, letter.reason) for letter in piece.rejects] == [(8, "not JSON, or cut")]
+
+
+def test_of_the_topic_of_trades_only_the_candle_service_sends_letters(inbox: StoreInbox) -> None:
+    piece = read(inbox, TOPICS.trades, at(60))
+    assert (len(piece.batches), piece.rejects) == (1, [])
 
 
 def test_a_backfilled_trade_of_the_future_is_a_letter(inbox: StoreInbox) -> None:
