@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from marketdata.errors import MarketDataError
-from marketdata.manifest import Manifest, day_window
+from marketdata.manifest import Manifest, Status, day_window
 from marketdata_dagster.defs.partitions import Job
 from marketdata_dagster.defs.resources import Platform
 from marketdata_dagster.metadata import HASH, ROWS, Metadata
@@ -120,7 +120,10 @@ def where(platform: Platform) -> str:
 
 
 def the_store_equals_the_lake(platform: Platform, job: Job) -> Verdict:
-    """Whether the rows in the store, counted and hashed, are those of the lake's manifest."""
+    """Whether the rows in the store, counted and hashed, are those of the lake's manifest.
+
+    Of a day that is not complete the store may hold more, above all what the stream has brought since.
+    """
     from marketdata.store.contents import contents  # noqa: PLC0415
 
     manifest = platform.lake.manifest(job.market, job.day)
@@ -134,11 +137,15 @@ def the_store_equals_the_lake(platform: Platform, job: Job) -> Verdict:
         "content hash of the manifest": dg.MetadataValue.text(manifest.content_hash),
     }
     fault = _fault(manifest, held.rows, held.content_hash)
-    sentence = fault or f"{held.rows:,} trades, the same as in the lake."
+    more = held.rows - manifest.rows
+    beside = f"{manifest.rows:,} trades of the lake, and {more:,} that the lake does not have yet."
+    sentence = fault or (beside if more else f"{held.rows:,} trades, the same as in the lake.")
     return Verdict(passed=fault is None, sentence=sentence, metadata=facts)
 
 
 def _fault(manifest: Manifest, rows: int, content_hash: str) -> str | None:
+    if rows > manifest.rows and manifest.status is not Status.COMPLETE:
+        return None
     if rows != manifest.rows:
         return f"The store holds {rows:,} trades of the day, the lake {manifest.rows:,}."
     if content_hash != manifest.content_hash:

@@ -6,7 +6,6 @@ has changed is noted and made anew, see ``marketdata.store.wider``.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import polars as pl
@@ -15,7 +14,7 @@ from psycopg import Connection
 from marketdata.candle import CANDLE_SCHEMA
 from marketdata.manifest import Manifest, Status, day_window
 from marketdata.market import Market
-from marketdata.store import locks, streamed
+from marketdata.store import locks, streamed, superseded
 from marketdata.store.copy import Kinds, copy_in, stage
 from marketdata.store.markets import market_id
 from marketdata.store.trades import Written
@@ -59,7 +58,10 @@ _REPLACED = f"""
 INSERT INTO candle ({_COLUMNS}) SELECT {_COLUMNS} FROM candle_in AS coming
 WHERE NOT EXISTS (
     SELECT FROM candle AS held WHERE held.market_id = %(market)s AND held.open_time = coming.open_time
-    AND held.open_time >= %(start)s AND held.open_time < %(end)s AND held.source = ANY(%(kept)s)
+    AND held.open_time >= %(start)s AND held.open_time < %(end)s AND (held.source = ANY(%(kept)s) OR (
+        held.source = 'stream' AND held.trade_count >= coming.trade_count
+        AND NOT {superseded.MINUTE.format("held")}
+    ))
 )
 ORDER BY market_id, open_time
 ON CONFLICT (market_id, open_time) DO UPDATE SET
@@ -70,11 +72,11 @@ ON CONFLICT (market_id, open_time) DO UPDATE SET
 WHERE {_row("candle", [*_NUMBERS, "source", "coverage"])}
     IS DISTINCT FROM {_row("excluded", [*_NUMBERS, "source", "coverage"])}
 """  # noqa: S608
-_VANISHED = """
+_VANISHED = f"""
 DELETE FROM candle WHERE market_id = %(market)s AND open_time >= %(start)s AND open_time < %(end)s
-AND source <> ALL(%(kept)s)
+AND source <> ALL(%(kept)s) AND {superseded.MINUTE.format("candle")}
 AND NOT EXISTS (SELECT FROM candle_in WHERE candle_in.open_time = candle.open_time)
-"""
+"""  # noqa: S608
 # Where trades are missing, what fills the hole stays.
 _OF_OTHERS = ["exchange", "repair"]
 
@@ -115,22 +117,23 @@ def upsert(connection: Connection[Any], candles: pl.DataFrame) -> Written:
 
 
 def replace_day(
-    connection: Connection[Any], number: int, day: date, candles: pl.DataFrame, manifest: Manifest
+    connection: Connection[Any], number: int, candles: pl.DataFrame, manifest: Manifest
 ) -> Replaced:
     """Put the candles of a day (CANDLE_SCHEMA) in place of those held; the transaction is the caller's.
 
     Candles that are the same are not touched. One that differs gets a higher revision than the one it
-    replaces. On a day that is not complete, candles that came from the exchange or a repair stay. What the
-    stream had said is kept, to be compared: see :mod:`marketdata.store.streamed`.
+    replaces. On a day that is not complete, candles that came from the exchange or a repair stay, and in
+    minutes that the manifest does not speak for those of the stream, unless the new one has more trades. What
+    the stream had said is kept, to be compared: see :mod:`marketdata.store.streamed`.
     """
     coming = candles.with_columns(
         pl.lit(0, pl.Int32).alias("revision"),
         pl.lit("import" if manifest.source.startswith("file ") else "batch").alias("source"),
         pl.lit(str(manifest.status)).alias("coverage"),
     )
-    start, end = day_window(day)
+    start, end = day_window(manifest.day)
     kept = [] if manifest.status is Status.COMPLETE else _OF_OTHERS
-    values = {"market": number, "start": start, "end": end, "kept": kept}
+    values = superseded.values(manifest) | {"market": number, "start": start, "end": end, "kept": kept}
     locks.lock_candles(connection, [number])
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL plan_cache_mode = force_custom_plan")

@@ -189,7 +189,10 @@ def widened(minutes: pl.DataFrame, interval: Interval) -> pl.DataFrame:
 def _coverage(
     connection: Connection[Any], market: Market, number: int, start: datetime | None, end: datetime | None
 ) -> Iterator[Finding]:
-    """Days that have other rows than their manifest says; not those that retention has removed."""
+    """Days that have other rows than their manifest says; not those that retention has removed.
+
+    An incomplete day may have more, which no load takes away.
+    """
     found = connection.execute(
         """
         SELECT day, coverage.rows, coverage.fills, held.rows, held.fills
@@ -203,6 +206,7 @@ def _coverage(
             AND (%(start)s::date IS NULL OR day >= %(start)s)
             AND (%(end)s::date IS NULL OR day < %(end)s)
             AND (held.rows, held.fills) <> (coverage.rows, coverage.fills)
+            AND (status = 'complete' OR held.rows < coverage.rows OR held.fills < coverage.fills)
             AND NOT (%(retention)s AND held.rows = 0 AND day < coalesce(
                 (SELECT (min(time) AT TIME ZONE 'UTC')::date FROM trade), now()::date))
         ORDER BY day

@@ -1,6 +1,7 @@
 """A day of the lake into the store: the old day or the new one, nothing between.
 
 One transaction removes the day of a market and copies the new one, its one-minute candles and its manifest.
+Of a day that is not complete, what the manifest does not speak for stays: ``marketdata.store.superseded``.
 Two loads of one day come one after the other; rows of that day that are written live wait for its end.
 """
 
@@ -40,7 +41,7 @@ class LoadReport:
     Attributes:
         rows: trades copied; 0 when the store held them already.
         candles_changed, candles_removed: one-minute candles that are new or differ, and that are no more.
-        trades_kept: the store held exactly these trades, or none were given.
+        trades_kept: the store held exactly these trades of what they speak for, or none were given.
     """
 
     market: Market
@@ -80,7 +81,8 @@ def replace_day(  # noqa: PLR0917 - what it is, in the order of a sentence
     """Put a day of a market in place of what the store holds of it.
 
     Trades whose content hash is that of the trades held are not copied again, and candles that are the same
-    are not touched. A candle that differs has a higher revision than the one it replaces.
+    are not touched. A candle that differs has a higher revision than the one it replaces. What an incomplete
+    day does not speak for stays as it is held.
 
     Args:
         target: URL, settings or pool.
@@ -135,14 +137,14 @@ def _replace(
         and held is not None
         and held.content_hash == manifest.content_hash
         # Rows may have been added live since, and old ones dropped.
-        and trade_rows.count_day(connection, number, day) == manifest.rows
+        and trade_rows.count_superseded(connection, number, manifest) == manifest.rows
     )
     rows = 0
     if frames is not None and not keep:
-        rows = trade_rows.replace_day(connection, number, day, _proved(frames, manifest))
+        rows = trade_rows.replace_day(connection, number, manifest, _proved(frames, manifest))
     replaced = candle_rows.Replaced(0, 0)
     if candles is not None:
-        replaced = candle_rows.replace_day(connection, number, day, candles, manifest)
+        replaced = candle_rows.replace_day(connection, number, candles, manifest)
     if not keep or held is None or held.manifest != manifest:
         coverage.put(connection, number, manifest)
     seconds = time.perf_counter() - began

@@ -11,7 +11,8 @@ from psycopg.errors import UniqueViolation
 from psycopg.sql import SQL, Identifier
 
 from marketdata.errors import StorageError
-from marketdata.manifest import day_window
+from marketdata.manifest import Manifest, Status, day_window
+from marketdata.store import superseded
 from marketdata.store.copy import Kinds, copy_in, stage
 
 # exchange and symbol have become market_id.
@@ -26,9 +27,14 @@ KINDS: Kinds = {
 }
 KEY = ("market_id", "time", "trade_id")
 
-_OF_DAY = "market_id = %s AND time >= %s AND time < %s"
+_OF_DAY = "market_id = %(market)s AND time >= %(start)s AND time < %(end)s"
 _COLUMNS = ", ".join(KINDS)
 _TAKE = f"INSERT INTO trade ({_COLUMNS}) SELECT {_COLUMNS} FROM trade_in ON CONFLICT DO NOTHING"  # noqa: S608
+_PUT = f"""
+INSERT INTO trade ({_COLUMNS}) SELECT {_COLUMNS} FROM trade_in
+ON CONFLICT ({", ".join(KEY)}) DO UPDATE SET
+    {", ".join(f"{name} = excluded.{name}" for name in KINDS if name not in KEY)}
+"""  # noqa: S608
 # The chunk that holds a whole day, when TimescaleDB has compressed it.
 _COMPRESSED = """
 SELECT chunk_schema, chunk_name FROM timescaledb_information.chunks
@@ -49,49 +55,70 @@ class Written:
         return Written(self.written + other.written, self.ignored + other.ignored)
 
 
-def count_day(connection: Connection[Any], market_id: int, day: date) -> int:
-    """Trades that the store holds of a day."""
-    row = connection.execute(
-        f"SELECT count(*) FROM trade WHERE {_OF_DAY}",  # noqa: S608
-        (market_id, *day_window(day)),
-    ).fetchone()
-    return int(row[0]) if row else 0
+def count_superseded(connection: Connection[Any], market_id: int, manifest: Manifest) -> int:
+    """Trades that the store holds of what a manifest speaks for: of a complete day, all."""
+    condition, values = _superseded(market_id, manifest)
+    return _count(connection, condition, values)
 
 
 def replace_day(
-    connection: Connection[Any], market_id: int, day: date, frames: Iterable[pl.DataFrame]
+    connection: Connection[Any], market_id: int, manifest: Manifest, frames: Iterable[pl.DataFrame]
 ) -> int:
     """Put the trades of a day (TRADE_SCHEMA, in order) in place of those held; returns the number of rows.
 
-    The transaction is the caller's, and so is the lock of the day.
+    Of a day that is not complete, trades that its manifest does not speak for stay, see
+    :mod:`marketdata.store.superseded`. The transaction is the caller's, and so is the lock of the day.
     """
     # TimescaleDB's limit protects from updates by mistake; a day of a busy market has millions of rows. To a
     # server without it the name says nothing.
     connection.execute("SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0")
-    connection.execute(
-        f"DELETE FROM trade WHERE {_OF_DAY}",  # noqa: S608
-        (market_id, *day_window(day)),
-    )
+    condition, values = _superseded(market_id, manifest)
+    connection.execute(f"DELETE FROM trade WHERE {condition}", values)  # noqa: S608
+    kept = among = 0
+    if manifest.status is not Status.COMPLETE:
+        kept = _count(connection, _OF_DAY, values)
+        values |= {"first_time": manifest.first_time}
+        among = _count(connection, f"{_OF_DAY} AND time BETWEEN %(first_time)s AND %(last_time)s", values)
     # Asked only now: what has been deleted from cannot be compressed before this transaction has ended.
-    chunk = _compressed_chunk(connection, day)
+    chunk = _compressed_chunk(connection, manifest.day)
     numbered = (_numbered(frame, market_id) for frame in frames)
     with connection.cursor() as cursor:
+        if among:
+            # One of them may be a trade of the file as well.
+            copy_in(cursor, stage(cursor, "trade"), KINDS, numbered)
+            return cursor.execute(_PUT).rowcount
         if chunk is None:
             return copy_in(cursor, "trade", KINDS, numbered)
         rows = _into_compressed(cursor, chunk, numbered)
-    held = count_day(connection, market_id, day)
-    if held != rows:
-        msg = f"{rows:,} trades of {day} were copied into a compressed chunk and {held:,} can be read."
+    held = _count(connection, _OF_DAY, values)
+    if held != kept + rows:
+        msg = f"{rows:,} trades of {manifest.day} were copied into a compressed chunk that had {kept:,}."
+        msg += f" {held:,} can be read."
         raise StorageError(msg, hint="Nothing was changed. Decompress that chunk and load the day again.")
     return rows
+
+
+def _superseded(market_id: int, manifest: Manifest) -> tuple[str, dict[str, Any]]:
+    """Condition and values for the trades that a load of this manifest takes the place of."""
+    start, end = day_window(manifest.day)
+    values = {"market": market_id, "start": start, "end": end}
+    if manifest.status is Status.COMPLETE:
+        return _OF_DAY, values
+    return f"{_OF_DAY} AND {superseded.TRADE}", values | superseded.values(manifest)
+
+
+def _count(connection: Connection[Any], condition: str, values: dict[str, Any]) -> int:
+    row = connection.execute(f"SELECT count(*) FROM trade WHERE {condition}", values).fetchone()  # noqa: S608
+    return int(row[0]) if row else 0
 
 
 def _into_compressed(cursor: Any, chunk: Identifier, frames: Iterable[pl.DataFrame]) -> int:
     """COPY into a compressed chunk.
 
     Each row that comes through the hypertable is looked for among the compressed ones, those just deleted
-    included, which takes a hundred microseconds. There can be none, for the day is empty and locked. So only
-    the first row takes this way, which marks the chunk as partly compressed; the others go into the chunk.
+    included, which takes a hundred microseconds. There can be none, for the day is locked and holds nothing
+    between the first and the last of them. So only the first row takes this way, which marks the chunk as
+    partly compressed; the others go into the chunk.
     """
     rows = 0
     for frame in frames:

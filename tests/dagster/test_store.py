@@ -1,6 +1,7 @@
 """The assets of the store, run in this process against a local exchange and real servers."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -10,15 +11,17 @@ import pytest
 from marketdata import sources
 from marketdata.backfill import backfill
 from marketdata.exchange_sim import RunningExchange
-from marketdata.manifest import day_window
+from marketdata.manifest import Status, day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
 from marketdata.store.contents import contents
 from marketdata.store.engine import connect
 from marketdata.store.load import load_day
+from marketdata.trade import TRADE_SCHEMA
 from marketdata_dagster.checks import STORED
 from marketdata_dagster.definitions import build
 from marketdata_dagster.defs.partitions import Job
+from marketdata_dagster.storing import the_store_equals_the_lake
 from tests.dagster.conftest import DAYS, DOT, LTC, NOW, FixedPlatform, World, market_file
 from tests.store.conftest import database, server
 
@@ -126,6 +129,28 @@ def test_a_store_with_other_rows_than_the_lake_fails_its_check(stored: World, da
     assert not evaluation.passed
     assert evaluation.description is not None
     assert "say something else" in evaluation.description
+
+
+def test_of_a_day_that_is_not_complete_the_store_may_hold_more_than_the_lake(
+    stored: World, database: str
+) -> None:
+    job = Job(DOT, DAYS[0])
+    assert stored.run(job, assets=EVERY).success
+    manifest = stored.lake.manifest(job.market, job.day)
+    assert manifest is not None
+    trades = stored.lake.read_trades(job.market, *day_window(job.day))
+    unknown = replace(manifest, status=Status.UNKNOWN)
+    stored.lake.write_trades(job.market, job.day, trades.select(TRADE_SCHEMA.names()), unknown)
+    with connect(database, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO trade SELECT market_id, time, trade_id + 1, 1, 1, NULL, 1 FROM trade"
+            " ORDER BY time DESC, trade_id DESC LIMIT 1"
+        )
+        more = the_store_equals_the_lake(stored.platform, job)
+        assert more.passed
+        assert more.sentence.endswith(" and 1 that the lake does not have yet.")
+        connection.execute("DELETE FROM trade WHERE trade_id < (SELECT min(trade_id) + 2 FROM trade)")
+        assert not the_store_equals_the_lake(stored.platform, job).passed
 
 
 def test_a_day_that_the_lake_lacks_fails_alone(stored: World, monkeypatch: pytest.MonkeyPatch) -> None:
