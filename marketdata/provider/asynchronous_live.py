@@ -41,11 +41,10 @@ class AsyncLiveCandles(AsyncIterator[pl.DataFrame]):
         if self._waiting is None:
             self._waiting = asyncio.get_running_loop().run_in_executor(self._thread, self._next)
         waiting = self._waiting
-        try:
-            found = await asyncio.shield(waiting)
-        finally:
-            if waiting.done():
-                self._waiting = None
+        # Whoever is cancelled here leaves it to the next wait, also in the moment in which it has come.
+        await asyncio.wait([waiting])
+        self._waiting = None
+        found = waiting.result()
         if found is None:
             raise StopAsyncIteration
         return found
