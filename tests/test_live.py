@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -251,6 +252,58 @@ def test_a_correction_of_an_hour_long_past_is_made_with_what_history_has(world: 
     assert found["correction"].all()
 
 
+@pytest.mark.parametrize("of_last", [True, False])
+@pytest.mark.parametrize("interval", ["1m", "1h"])
+def test_what_the_topic_has_corrected_long_ago_comes_right_with_history(
+    world: World, interval: str, of_last: bool
+) -> None:
+    world.hold(NOON)
+    old = world.candles("1m", NOON - minutes(500), NOON - minutes(499))
+    more = old.with_columns(pl.col("high") + 50, pl.col("trade_count") + 1)
+    world.say(more, revision=1)
+    world.say(world.candles("1m", NOON, NOON + minutes(1)))
+    world.now = NOON + minutes(1)
+    held = world.candles(interval, NOON - minutes(540), NOON)
+    held = pl.concat([held, *([world.candles("1m", NOON, world.now)] if interval == "1m" else [])])
+    inside = pl.col("open_time") == (old["open_time"][0] if interval == "1m" else NOON - minutes(540))
+    wanted = held.with_columns(
+        high=pl.when(inside).then(more["high"][0]).otherwise("high"),
+        trade_count=pl.col("trade_count") + inside.cast(pl.Int64),
+    )
+    n, start = (len(held), None) if of_last else (1, NOON - minutes(540))
+    live = world.live(interval, n=n, start=start)
+    found = take(live, len(held))
+    same(found, wanted)
+    assert found.filter(inside)["revision"].to_list() == [1]
+    assert not found["correction"].any()
+    world.say(more, revision=1)  # is known
+    world.say(more.with_columns(pl.col("trade_count") + 1), revision=2)
+    after = take(live, 1)
+    same(after, wanted.filter(inside).with_columns(pl.col("trade_count") + 1))
+    assert after.select("revision", "correction").row(0) == (2, True)
+
+
+def test_a_correction_of_long_ago_does_not_have_all_of_history_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.hold(NOON)
+    world.say(world.candles("1m", NOON - minutes(600), NOON - minutes(599)), revision=1)
+    world.say(world.candles("1m", NOON, NOON + minutes(1)))
+    world.now = NOON + minutes(1)
+    live = world.live(n=5)
+    read: list[int] = []
+    ask = live._reader.candles
+
+    def counting(*args: Any, **options: Any) -> list[pl.DataFrame]:
+        found = ask(*args, **options)
+        read.extend(map(len, found))
+        return found
+
+    monkeypatch.setattr(live._reader, "candles", counting)
+    same(take(live, 5), world.candles("1m", NOON - minutes(4), NOON + minutes(1)))
+    assert sum(read) < 20
+
+
 def test_running_candles_come_when_they_are_asked_for_and_give_way_to_the_final_one(world: World) -> None:
     world.hold(NOON)
     live, quiet = world.live("5m", n=1, running=True), world.live("5m", n=1)
@@ -346,10 +399,14 @@ def test_a_hole_between_history_and_what_the_topic_has_kept_is_refused(
 ) -> None:
     world = World(own_broker.bootstrap, tmp_path)
     world.hold(NOON)
-    world.say(world.candles("1m", NOON, NOON + minutes(30)))
+    world.say(world.candles("1m", NOON, NOON + minutes(20)))
+    world.say(
+        world.candles("1m", NOON - minutes(300), NOON - minutes(299)), revision=1
+    )  # tells nothing of it
+    world.say(world.candles("1m", NOON + minutes(20), NOON + minutes(30)))
     with Looker(world.settings) as looker:
         ends = looker.bounds([world.topics.candles])
-    dropped = [TopicPartition(*place, max(0, end - 10)) for place, (_, end) in ends.items()]
+    dropped = [TopicPartition(*place, max(0, end - 11)) for place, (_, end) in ends.items()]
     admin = AdminClient({"bootstrap.servers": own_broker.bootstrap})
     for done in admin.delete_records(dropped).values():
         done.result(10)

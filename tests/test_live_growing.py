@@ -7,7 +7,15 @@ import pytest
 
 from marketdata.fold import fold, widen
 from marketdata.interval import Interval, to_us
-from marketdata.provider.growing import BASE_SCHEMA, Growing, frame_of, is_newer, rows_of
+from marketdata.provider.growing import (
+    BASE_SCHEMA,
+    Growing,
+    frame_of,
+    history_frame,
+    is_newer,
+    put_right,
+    rows_of,
+)
 from tests.building import MIDNIGHT, simple
 
 MINUTE, FIVE = Interval.parse("1m"), Interval.parse("5m")
@@ -102,3 +110,33 @@ def test_memory_is_bounded_and_old_corrections_are_made_with_history() -> None:
     assert corrected["trade_count"].to_list() == [8]
     whole = widen(past.select(corrected.columns[:14]), FIVE)
     assert pl.concat(told).select(whole.columns).equals(whole)
+
+
+def test_history_is_read_some_thousand_candles_at_a_time_however_many_are_corrected() -> None:
+    past, asked = base(*range(-30_000, 0)), []
+
+    def reload(first: int, end: int) -> pl.DataFrame:
+        found = past.filter(pl.col("open_time").to_physical().is_between(first, end, closed="left"))
+        asked.append(len(found))
+        return found
+
+    live = Growing(MINUTE, FIVE, told_until=START, reload=reload)
+    often = base(*range(-30_000, 0, 50), revision=1, more=1)
+    found = live.add(often)
+    assert found["trade_count"].to_list() == [6] * 600
+    assert found["correction"].all()
+    assert found["open_time"].is_sorted()
+    assert max(asked) <= 5_000
+    assert len(asked) <= 8
+    assert len(live._rows) == 600
+    assert live.add(often).is_empty()
+
+
+def test_a_correction_of_before_the_start_is_put_into_history() -> None:
+    history = history_frame(base(-3, -2, revision=None))
+    renewed = growing(held=base(-3, -2, revision=None)).renew(base(-2, -1, revision=1, more=1))
+    found = put_right(history, renewed)
+    assert found["trade_count"].to_list() == [1, 2, 2]
+    assert found["revision"].to_list() == [0, 1, 1]
+    assert not found["correction"].any()
+    assert put_right(history, renewed.clear()).equals(history)

@@ -1,6 +1,8 @@
 """Live candles as they grow: final ones once, corrections, wider ones of narrower ones (pure)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -23,11 +25,10 @@ MARKS = pl.Schema(
 LIVE_SCHEMA = pl.Schema({**CANDLE_SCHEMA, **MARKS})
 # Candles of the narrower interval: what history and the topic both give.
 BASE_SCHEMA = pl.Schema({**CANDLE_SCHEMA, "revision": pl.Int32(), "partial": pl.Boolean()})
-# How many candles of ``base`` are remembered at least; and of a wider interval, how many of its own.
+# How many candles of ``base`` are remembered at least, and read of history at once at most; and of a wider
+# interval, how many of its own.
 _REMEMBERED = 5_000
 _WINDOWS = 3
-# Candles of long ago that are fewer than this apart are asked for together.
-_STRETCH = 100
 _COUNT = list(CANDLE_SCHEMA).index("trade_count")
 
 # open_time in microseconds first; then the values of BASE_SCHEMA's other columns, times in microseconds.
@@ -111,9 +112,36 @@ class Growing:
         Returns:
             LIVE_SCHEMA: corrections and finals by ``open_time``, then running ones.
         """
-        recalled = self._recall(finals)
+        rows = list(rows_of(finals))
+        early = [row for row in rows if row[0] < self._held_from]
+        changed = self._take(row for row in rows if row[0] >= self._held_from)
+        self._look(changed)
+        self._horizon = max(self._horizon, over)
+        told = [*self._recall(early), *self._corrected(changed)]
+        told += self._closed()
+        told += self._unfinished(running)
+        self._forget()
+        return pl.concat(told) if told else LIVE_SCHEMA.to_frame()
+
+    def renew(self, finals: pl.DataFrame) -> pl.DataFrame:
+        """Candles of long ago as the topic has corrected them, where history may have them otherwise.
+
+        Args:
+            finals: BASE_SCHEMA, of before the ``told_until`` it began with, in any order.
+
+        Returns:
+            LIVE_SCHEMA by ``open_time``, as corrections.
+        """
+        told = [LIVE_SCHEMA.to_frame()]
+        for renewed in self._recall(rows_of(finals)):
+            told.append(renewed)
+            self._forget()
+        return pl.concat(told)
+
+    def _take(self, finals: Iterable[Row], recalled: Set[int] = frozenset()) -> set[int]:
+        """Keep what is newer than what is known; returns its times."""
         changed: set[int] = set()
-        for row in rows_of(finals):
+        for row in finals:
             known = self._rows.get(row[0])
             # History may have been put right already, after it was yielded and before the topic told of it.
             again = row[_REVISION] > 0 and row[0] in recalled
@@ -122,38 +150,42 @@ class Growing:
                 self._rows[row[0]] = row
             elif known is not None and known[_REVISION] is None and row[_COUNT] == known[_COUNT]:
                 self._rows[row[0]] = (*known[:_REVISION], *row[_REVISION:])
-        self._look(changed)
-        self._horizon = max(self._horizon, over)
-        told = self._corrected(changed)
-        told += self._closed()
-        told += self._unfinished(running)
-        self._forget()
-        return pl.concat(told) if told else LIVE_SCHEMA.to_frame()
+        return changed
 
     def _look(self, opens: Iterable[int]) -> None:
         self._horizon = max(self._horizon, max(opens, default=0) + self._base.us)
 
     def _corrected(self, changed: set[int]) -> list[pl.DataFrame]:
         """Candles made anew that had been told, or whose place had been passed."""
-        windows = sorted({self._wide.floor_us(time) for time in changed})
-        past = [window for window in windows if window < self._told_until]
+        windows = {self._wide.floor_us(time) for time in changed}
+        past = {window for window in windows if window < self._told_until}
         if not past:
             return []
         if self._base == self._wide:
-            return [self._marked((self._rows[time] for time in past), correction=True)]
-        rows = [row for window in past for _, row in self._inside(window)]
-        return [self._made(rows, correction=True)]
+            return [self._marked((self._rows[time] for time in sorted(past)), correction=True)]
+        return [self._made(self._inside(past), correction=True)]
 
-    def _recall(self, finals: pl.DataFrame) -> set[int]:
-        """Ask history for what candles of long ago are to be compared with; returns which it gave."""
-        times = finals["open_time"].to_physical().unique().to_list()
-        windows = sorted({self._wide.floor_us(time) for time in times if time < self._held_from})
-        recalled: set[int] = set()
-        for first, last in _stretches(windows, _STRETCH * self._wide.us):
+    def _recall(self, finals: Iterable[Row]) -> Iterator[pl.DataFrame]:
+        """Corrections of candles of long ago, made with what history has, a stretch of it at a time."""
+        for rows in self._stretches(finals):
+            first, last = self._wide.floor_us(rows[0][0]), self._wide.floor_us(rows[-1][0])
             held = {row[0]: row for row in rows_of(self._reload(first, last + self._wide.us))}
-            recalled.update(held.keys() - self._rows.keys())
+            recalled = held.keys() - self._rows.keys()
             self._rows = held | self._rows
-        return recalled
+            changed = self._take(rows, recalled)
+            yield from self._corrected(changed)
+            # What the topic said is kept, to know it when it comes again.
+            for time in recalled - changed:
+                del self._rows[time]
+
+    def _stretches(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
+        """Rows by time, together where one read of history serves them: 5,000 candles, or a window."""
+        windows = max(1, _REMEMBERED * self._base.us // self._wide.us)
+
+        def stretch(row: Row) -> int:
+            return int(self._wide.floor_us(row[0]) // self._wide.us // windows)
+
+        return (list(found) for _, found in groupby(sorted(rows, key=itemgetter(0)), stretch))
 
     def _closed(self) -> list[pl.DataFrame]:
         """Candles that are over and were not told yet."""
@@ -179,13 +211,17 @@ class Growing:
             return []
         if self._base == self._wide:
             return [self._marked((self._open[time] for time in sorted(windows)), final=False)]
-        rows = [row for window in windows for _, row in self._inside(window)]
+        rows = self._inside(windows)
         rows += [row for time, row in self._open.items() if self._wide.floor_us(time) in windows]
         return [self._made(rows, final=False)]
 
-    def _inside(self, window: int) -> Iterator[tuple[int, Row]]:
-        end = window + self._wide.us
-        return ((time, row) for time, row in self._rows.items() if window <= time < end)
+    def _inside(self, windows: Set[int]) -> list[Row]:
+        first, end = min(windows), max(windows) + self._wide.us
+        return [
+            row
+            for time, row in self._rows.items()
+            if first <= time < end and self._wide.floor_us(time) in windows
+        ]
 
     def _made(self, rows: Iterable[Row], *, final: bool = True, correction: bool = False) -> pl.DataFrame:
         """Wide candles of rows of theirs."""
@@ -210,16 +246,6 @@ class Growing:
         self._rows = {time: row for time, row in rows if time >= self._held_from}
 
 
-def _stretches(windows: list[int], gap: int) -> Iterator[tuple[int, int]]:
-    """First and last of neighbours that are at most a gap apart."""
-    first = None
-    for window, following in zip(windows, [*windows[1:], None], strict=False):
-        first = window if first is None else first
-        if following is None or following - window > gap:
-            yield first, window
-            first = None
-
-
 def _live(candles: pl.DataFrame, final: bool, correction: bool) -> pl.DataFrame:
     return candles.with_columns(
         pl.col("revision").fill_null(0),
@@ -231,3 +257,11 @@ def _live(candles: pl.DataFrame, final: bool, correction: bool) -> pl.DataFrame:
 def history_frame(candles: pl.DataFrame) -> pl.DataFrame:
     """Candles of history, with details, as LIVE_SCHEMA."""
     return _live(candles.with_columns(partial=pl.lit(value=False)), final=True, correction=False)
+
+
+def put_right(candles: pl.DataFrame, corrected: pl.DataFrame) -> pl.DataFrame:
+    """Candles that have not been yielded, with later issues in their place; LIVE_SCHEMA by ``open_time``."""
+    if corrected.is_empty():
+        return candles
+    both = pl.concat([candles, corrected.with_columns(correction=pl.lit(value=False))])
+    return both.unique("open_time", keep="last").sort("open_time")

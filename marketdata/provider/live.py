@@ -23,7 +23,7 @@ from marketdata.errors import MarketDataError, NoData, UsageError
 from marketdata.interval import INTERVALS, Interval, from_us, to_us
 from marketdata.market import Market
 from marketdata.provider.arguments import opens_from, show
-from marketdata.provider.growing import BASE_SCHEMA, Growing, history_frame
+from marketdata.provider.growing import BASE_SCHEMA, Growing, history_frame, put_right
 from marketdata.provider.readers import Reader
 from marketdata.reading import Wanted
 from marketdata.settings import Settings
@@ -125,8 +125,8 @@ class LiveCandles(Iterator[pl.DataFrame]):
         topic = Topics.of(self._settings).candles
         follower = Follower(self._settings, topic)
         try:
-            inbox = Inbox(self._asked, follower)
             last = self._last()
+            inbox = Inbox(self._asked, follower, None if last is None else last - _OVERLAP)
             follower.begin(self._since(last))
             while not follower.caught_up and not self._stop.is_set():
                 inbox.poll()
@@ -144,11 +144,15 @@ class LiveCandles(Iterator[pl.DataFrame]):
     ) -> Iterator[pl.DataFrame]:
         asked, now = self._asked, self._clock()
         begin = None if asked.start is None else opens_from(asked.interval, asked.start)
-        edges = [edge for edge in (finals["open_time"].min(), last, now) if isinstance(edge, datetime)]
-        # From here on history and topic may differ; what is before is history's.
+        edges = [
+            edge for edge in (inbox.near(finals)["open_time"].min(), last, now) if isinstance(edge, datetime)
+        ]
+        # From here on history and topic may differ; what is before is history's, but for corrections.
         seam = asked.interval.floor(min(edges))
         if begin is not None:
             seam = max(seam, begin)
+            finals = finals.filter(pl.col("open_time") >= begin)
+        early, finals = finals.filter(pl.col("open_time") < seam), finals.filter(pl.col("open_time") >= seam)
         growing = Growing(
             asked.base,
             asked.interval,
@@ -158,10 +162,10 @@ class LiveCandles(Iterator[pl.DataFrame]):
         )
         growing.know(self._settled(self._base(seam, max(seam, asked.base.ceil(now))), finals, now))
         over = to_us(now) if inbox.newest_us is None else inbox.over_us()
-        tail = growing.add(finals.filter(pl.col("open_time") >= seam), running, over)
+        tail = growing.add(finals, running, over)
         ended = int(tail["final"].sum())
         begun = begin
-        for frame in self._before(begin, seam, asked.count - ended):
+        for frame in self._before(begin, seam, asked.count - ended, early, growing):
             begun = frame["open_time"][0] if begun is None else begun
             yield frame
         if begin is None and ended > asked.count:
@@ -221,24 +225,34 @@ class LiveCandles(Iterator[pl.DataFrame]):
             return kept
         return kept.filter((pl.col("open_time") <= newest) | (closes <= now - _SETTLED))
 
-    def _before(self, begin: datetime | None, seam: datetime, count: int) -> Iterator[pl.DataFrame]:
-        """History's candles before the seam."""
+    def _before(
+        self, begin: datetime | None, seam: datetime, count: int, early: pl.DataFrame, growing: Growing
+    ) -> Iterator[pl.DataFrame]:
+        """History's candles before the seam, with what the topic has corrected of them (BASE_SCHEMA)."""
         asked = self._asked
+        opens = pl.col("open_time")
         if asked.unheld is not None:
             return
         if begin is None:
             if count > 0:
-                found = self._reader.last(asked.market, asked.interval, count, seam, details=True)
+                found = history_frame(
+                    self._reader.last(asked.market, asked.interval, count, seam, details=True)
+                )
+                if len(found) == count:
+                    early = early.filter(opens >= found["open_time"][0])
+                found = put_right(found, growing.renew(early)).tail(count)
                 if len(found):
-                    yield history_frame(found)
+                    yield found
             return
         at = begin
         while at < seam and not self._stop.is_set():
             end = min(seam, at + _PAGE * asked.interval.width)
             wanted = [Wanted(asked.interval, at, end)]
-            (found,) = self._reader.candles(asked.market, wanted, fill=False, details=True)
+            (page,) = self._reader.candles(asked.market, wanted, fill=False, details=True)
+            corrected = growing.renew(early.filter(opens.is_between(at, end, closed="left")))
+            found = put_right(history_frame(page), corrected)
             if len(found):
-                yield history_frame(found)
+                yield found
             at = end
 
     def _require_overlap(self, inbox: "Inbox", last: datetime | None, topic: str) -> None:
@@ -256,9 +270,14 @@ class LiveCandles(Iterator[pl.DataFrame]):
 class Inbox:
     """Candles of one market and interval out of the topic, gathered until they are taken."""
 
-    def __init__(self, asked: Asked, follower: Follower) -> None:
-        """Nothing has come."""
-        self._follower, self._market, self._base = follower, asked.market, asked.base
+    def __init__(self, asked: Asked, follower: Follower, near: datetime | None) -> None:
+        """Nothing has come.
+
+        Args:
+            near: candles that open before this are corrections of long ago, which do not say how far back
+                the topic reaches, nor when the market was last traded; ``None``: there are none.
+        """
+        self._follower, self._market, self._base, self._near = follower, asked.market, asked.base, near
         self._key = key_of(asked.market)
         # Messages of other intervals, as this project writes them, are not worth decoding.
         others = (interval.name for interval in INTERVALS if interval != asked.base)
@@ -301,16 +320,20 @@ class Inbox:
         value = message.value()
         return not (isinstance(value, bytes) and value.startswith(self._others))
 
+    def near(self, candles: pl.DataFrame) -> pl.DataFrame:
+        """Without corrections of long ago."""
+        return candles if self._near is None else candles.filter(pl.col("open_time") >= self._near)
+
     def _gather(self, candles: pl.DataFrame, messages: list[Received]) -> None:
         finals = candles.filter("final").select(BASE_SCHEMA.names())
         if len(finals):
             self._finals.append(finals)
-            if self.first is None:
-                self.first = (int(messages[0].partition() or 0), finals["open_time"][0])
         running = candles.filter(~pl.col("final")).select(BASE_SCHEMA.names())
         if len(running):
             self._running.append(running)
-        newest = candles["last_trade_time"].to_physical().max()
+        if self.first is None and len(near := self.near(finals)):
+            self.first = (int(messages[0].partition() or 0), near["open_time"][0])
+        newest = self.near(candles)["last_trade_time"].to_physical().max()
         if isinstance(newest, int) and newest >= (self.newest_us or newest):
             self.newest_us, self._newest_at = newest, messages[-1].timestamp()[1] / 1000
         self._gathered += len(candles)
