@@ -12,7 +12,7 @@ trade on, and meanwhile what the socket brings waits. Then:
 The protocol is that of :class:`realtime.feeds.sequence.Sequence`.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,6 +29,8 @@ _SETTLE_S, _AGAIN_S, _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0, 0.5, 15.0
 _MARGIN = timedelta(seconds=2)
 _KEPT = timedelta(minutes=10)
 _POSITION_BITS = 11
+# Frames whose times tell the exchange's time; a single one may be wrong, or show what is old.
+_HEARD = 50
 
 
 class Overlap:
@@ -46,13 +48,16 @@ class Overlap:
 
         Args:
             settle: seconds after a new connection until REST is asked.
-            again: and until it is asked once more, because a subscription may take its time.
+            again: and until it is asked once more, because a subscription may take its time; not before a
+                row has told the exchange's time, which the machine's clock may be behind.
             limit: rows that may wait for its answer.
         """
         self._settle, self._again, self._limit = settle, again, limit
         self.position = position
         self.repeats = self.overflows = self.far = 0
         self._start = position
+        # For the newest row of each of the last frames: when, by the exchange's time, ``now`` was 0.
+        self._zeros: deque[datetime] = deque(maxlen=_HEARD)
         self._distinct: _Ids | _Contents | None = None
         self._begun_at: Any = None
         self._waiting: list[pl.DataFrame] = []
@@ -88,6 +93,9 @@ class Overlap:
         """Take what the socket brought; return what can be handed on."""
         if trades.is_empty():
             return trades
+        newest = trades["time"].max()
+        if isinstance(newest, datetime):
+            self._zeros.append(newest - timedelta(seconds=now))
         if not self._behind:
             return self._fresh(trades, "socket")
         if self._rows + len(trades) > self._limit:
@@ -115,14 +123,14 @@ class Overlap:
         since = self._failed_from or self.position
         if self._ask_at is not None and now >= self._ask_at:
             self._ask_at = None
-        elif self._again_at is not None and now >= self._again_at and not self._behind:
+        elif self._again_at is not None and now >= self._again_at and self._zeros and not self._behind:
             since, self._again_at = self._again_from or since, None
         else:
             return None
         self._asking, self._behind, self._asked_from = True, True, since
         if self._distinct is not None:
             self._distinct.new_view("rest")
-        return Request(None, None, since.time - _MARGIN)
+        return Request(None, None, since.time - _MARGIN, self._exchange_time(now))
 
     def fetched(self, trades: pl.DataFrame, now: float) -> pl.DataFrame:  # noqa: ARG002
         """Take a page of the answer; return what can be handed on."""
@@ -149,6 +157,10 @@ class Overlap:
         """REST will never serve this: go on without."""
         self._ask_at = None
         return self.ended(now)
+
+    def _exchange_time(self, now: float) -> datetime | None:
+        """The exchange's time at the least; the machine's clock may be behind it, or be set back."""
+        return max(self._zeros) + timedelta(seconds=now) if self._zeros else None
 
     def _fresh(self, trades: pl.DataFrame, view: str) -> pl.DataFrame:
         if trades.is_empty():

@@ -71,8 +71,11 @@ class Recovery:
             around = (request.since - _MARGIN, request.until + _MARGIN)
             yield source.refetch(market, first, last, around).sort("trade_id")
             return
-        # In a busy market there is always more: what came after the question is the socket's to bring.
-        until = now if request.until is None else max(now, request.until + _MARGIN)
+        # In a busy market there is always more: what came after the question is the socket's to bring. The
+        # machine's clock may be behind the exchange's, and alone does not say when that was.
+        until = max(now, request.since + _MARGIN)
+        if request.until is not None:
+            until = max(until, request.until if last is None else request.until + _MARGIN)
         for start, end in _days(request.since - _MARGIN, until):
             source = self._source_of(market, start.date(), now)
             for page in source.pages(market, start, end):

@@ -40,7 +40,7 @@ class Request:
         first_id: the first id that is missing; ``None`` where ids do not count up.
         last_id: an id that is there (or was), behind one hole or several; ``None``: all there is up to now.
         since: time of the last trade before what is missing.
-        until: time of the trade ``last_id``.
+        until: time of the trade ``last_id``; without one the exchange's time, as far as it is known.
     """
 
     first_id: int | None

@@ -27,6 +27,11 @@ def seconds(frame: pl.DataFrame) -> list[float]:
     return [(time - START) / timedelta(seconds=1) for time in frame["time"]]
 
 
+def asked(since: float, until: float) -> Request:
+    begin, end = (START + timedelta(seconds=at) for at in (since, until))
+    return Request(None, None, begin, end)
+
+
 def test_an_id_goes_on_once_in_whatever_order_ids_come() -> None:
     overlap = Overlap()
     assert overlap.add(rows(1, 2, ids=[20, 7]), 0.0)["trade_id"].to_list() == [20, 7]
@@ -48,7 +53,7 @@ def test_what_the_socket_brings_waits_for_what_was_missed() -> None:
     overlap.connected(10.0)
     assert overlap.add(rows(9, ids=[9]), 10.5).is_empty()
     assert overlap.request(10.9) is None
-    assert overlap.request(11.0) == Request(None, None, START - timedelta(seconds=1))
+    assert overlap.request(11.0) == asked(-1, until=12)
     assert overlap.fetched(rows(1, 5, ids=[1, 5]), 11.1)["trade_id"].to_list() == [5]
     ready, gap = overlap.ended(11.2)
     assert ready["trade_id"].to_list() == [9]
@@ -63,17 +68,46 @@ def test_what_is_subscribed_late_is_asked_for_once_more() -> None:
     overlap.ended(11.0)
     overlap.add(rows(30, ids=[30]), 20.0)
     assert overlap.request(24.9) is None
-    assert overlap.request(25.0) == Request(None, None, START - timedelta(seconds=1))
+    assert overlap.request(25.0) == asked(-1, until=35)
+
+
+def test_what_is_subscribed_late_is_asked_for_when_a_row_has_told_the_exchanges_time() -> None:
+    overlap = Overlap(Position(1, START + timedelta(seconds=1)), settle=1.0, again=15.0)
+    overlap.connected(10.0)
+    assert overlap.request(11.0) == Request(None, None, START - timedelta(seconds=1))
+    overlap.ended(11.0)
+    assert overlap.request(25.0) is None, "how much there is to ask for is not known"
+    overlap.add(rows(50, ids=[50]), 30.0)
+    assert overlap.request(30.0) == asked(-1, until=50)
+
+
+def test_rest_is_asked_up_to_the_exchanges_time_whatever_the_machines_clock_says() -> None:
+    overlap = Overlap(settle=1.0)
+    overlap.add(rows(100, ids=[1]), 0.0)
+    overlap.add(rows(40, ids=[2]), 1.0)
+    overlap.connected(20.0)
+    assert overlap.request(21.0) == asked(98, until=121)
+
+
+def test_a_time_that_was_wrong_once_is_forgotten() -> None:
+    overlap = Overlap(settle=1.0)
+    overlap.add(rows(250, ids=[0]), 0.0)
+    for at in range(1, 300):
+        overlap.add(rows(at, ids=[at]), float(at))
+    overlap.connected(300.0)
+    request = overlap.request(301.0)
+    assert request is not None
+    assert request.until == START + timedelta(seconds=301)
 
 
 def test_an_answer_that_failed_is_asked_for_from_the_same_trade_on() -> None:
     overlap = Overlap(settle=1.0, again=15.0)
     overlap.add(rows(1, ids=[1]), 0.0)
     overlap.connected(10.0)
-    asked = overlap.request(11.0)
+    assert overlap.request(11.0) == asked(-1, until=12)
     overlap.failed(11.0)
     assert overlap.request(11.4) is None
-    assert overlap.request(11.5) == asked
+    assert overlap.request(11.5) == asked(-1, until=12.5)
 
 
 def test_two_alike_in_one_view_are_two_and_in_two_views_are_the_same() -> None:
