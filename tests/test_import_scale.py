@@ -248,6 +248,17 @@ def test_a_file_without_ids_proves_no_day_and_one_with_ids_does(lake: Lake, tmp_
     assert statuses[1] == (Status.COMPLETE, Ids.SEQUENTIAL)
 
 
+def test_a_file_of_odd_types_is_named_and_does_not_stop_the_others(lake: Lake, tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "kraken"
+    kraken_csv(folder, [(T0, 1, 1)])
+    odd = freqtrade_trades(folder / "ETH_USD-trades.parquet", [(T0 * 1000, "1", "buy", 1, 1)])
+    pl.read_parquet(odd).with_columns(pl.concat_list("id").alias("id")).write_parquet(odd)
+    report = _import(lake, tmp_path / "in")
+    assert report.accepted == 1
+    assert [Path(each.file).name for each in report.left_out] == ["ETH_USD-trades.parquet"]
+    assert "Column 'id'" in report.left_out[0].error.message
+
+
 def test_an_archive_replaces_what_freqtrade_knew_without_fills(lake: Lake, tmp_path: Path) -> None:
     rows = [((T0 + 600 * n) * 1000, str(100 + n), "sell", 100.5, 0.25) for n in range(-2, 150)]
     _import(lake, freqtrade_trades(tmp_path / "binance" / "BTC_USDT-trades.feather", rows))

@@ -60,6 +60,11 @@ class Table:
         return tuple(part.lower() for part in (*self.path.parent.parts, *inside))
 
     @property
+    def suffix(self) -> str:
+        """The last ending of the file on disk, in lower case: ``.csv``, ``.gz``, ``.zip``, ``.feather``."""
+        return self.path.suffix.lower()
+
+    @property
     def is_rows(self) -> bool:
         """Whether it is a file of typed rows (Arrow, Parquet, JSON) and not a table of text."""
         return self.member is None and self.path.name.lower().endswith(ROW_SUFFIXES)
@@ -67,7 +72,7 @@ class Table:
     @property
     def is_checked(self) -> bool:
         """Whether its end is known to be its end: a zip or gzip that is cut shows, plain text does not."""
-        return self.member is not None or self.path.name.endswith(".gz")
+        return self.member is not None or self.suffix == ".gz"
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:

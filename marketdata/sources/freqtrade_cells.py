@@ -44,6 +44,18 @@ CANDLE_COLUMNS = pl.Schema(
 _TRADE_NAMES = ("timestamp", "id", "type", "side", "price", "amount", "cost")
 _CANDLE_NAMES = ("date", "open", "high", "low", "close", "volume")
 _ARROW = {".feather", ".parquet"}
+_VALUES = (
+    pa.types.is_null,
+    pa.types.is_boolean,
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal128,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_timestamp,
+    pa.types.is_date,
+)
 _ROWS_AT_ONCE = 1 << 18
 _BETWEEN_ROWS = re.compile(rb"[\]}]\s*,\s*(?=[\[{])")
 _LONGEST_ROW = 1 << 16
@@ -65,7 +77,7 @@ def first_row(table: Table) -> Any:
     Raises:
         CorruptFile, UsageError: the file is cut or foreign.
     """
-    if table.path.suffix in _ARROW:
+    if table.suffix in _ARROW:
         return None
     return next((row for rows, _ in _json_rows(table, 1 << 13) for row in rows), None)
 
@@ -79,12 +91,14 @@ def cells(table: Table, columns: pl.Schema, size: int = BLOCK_BYTES) -> Iterator
     """
     of_trades = columns == TRADE_COLUMNS
     names = _TRADE_NAMES if of_trades else _CANDLE_NAMES
-    if table.path.suffix in _ARROW:
+    if table.suffix in _ARROW:
         wanted = [name for name in names if name not in {"type", "cost"}]
-        read = _feather if table.path.suffix == ".feather" else _parquet
+        read = _feather if table.suffix == ".feather" else _parquet
         for part, bytes_read in read(table, wanted):
             frame = part.select(wanted)
-            yield Cells(_typed(frame, of_trades=of_trades), _Rows(frame), bytes_read)
+            with _readable(table):
+                typed = _typed(frame, of_trades=of_trades)
+            yield Cells(typed, _Rows(frame), bytes_read)
         return
     build = _trades_of_json if of_trades else _candles_of_json
     for rows, bytes_read in _json_rows(table, size):
@@ -129,7 +143,7 @@ def _typed(frame: pl.DataFrame, *, of_trades: bool) -> pl.DataFrame:
 def _readable(table: Table) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             msg = f"{str(table)!r} cannot be read: {error.strerror or error}."
             raise UsageError(msg) from error
@@ -141,7 +155,7 @@ def _feather(table: Table, wanted: list[str]) -> Iterator[tuple[pl.DataFrame, in
     size = table.path.stat().st_size
     with _readable(table), pa.OSFile(str(table.path)) as file:
         stream = ipc.open_file(file)
-        _check_names(table, stream.schema.names, wanted)
+        _check_columns(table, stream.schema, wanted)
         read, count = [], stream.num_record_batches
         for number in range(count):
             read.append(stream.get_batch(number).select(wanted))
@@ -154,7 +168,7 @@ def _parquet(table: Table, wanted: list[str]) -> Iterator[tuple[pl.DataFrame, in
     size, done = table.path.stat().st_size, 0
     with _readable(table), pa.OSFile(str(table.path)) as stream:
         file = pq.ParquetFile(stream)
-        _check_names(table, file.schema_arrow.names, wanted)
+        _check_columns(table, file.schema_arrow, wanted)
         for batch in file.iter_batches(_ROWS_AT_ONCE, columns=wanted, use_threads=False):
             done += batch.num_rows
             yield _frame([batch]), size * done // file.metadata.num_rows
@@ -166,11 +180,24 @@ def _frame(batches: list[Any]) -> pl.DataFrame:
     return frame
 
 
-def _check_names(table: Table, names: list[str], wanted: list[str]) -> None:
+def _check_columns(table: Table, schema: pa.Schema, wanted: list[str]) -> None:
+    names = schema.names
     absent = [name for name in wanted if name not in names]
     if absent:
         msg = f"{str(table)!r} has no column {absent[0]!r}; it has {', '.join(map(ascii, names[:12]))}."
         raise UsageError(msg, hint=f"freqtrade's columns are {', '.join(wanted)}.")
+    for name in wanted:
+        kind = schema.types[names.index(name)]
+        if not _holds_values(kind):
+            msg = f"Column {name!r} of {str(table)!r} holds {str(kind)[:80]}, not a number, a text or a time."
+            raise CorruptFile(msg, hint="Let freqtrade make it again.")
+
+
+def _holds_values(kind: pa.DataType) -> bool:
+    """Whether a cell is one value that polars can read; at some of the others it panics."""
+    if pa.types.is_dictionary(kind):
+        return _holds_values(kind.value_type)
+    return any(is_one(kind) for is_one in _VALUES)
 
 
 def _json_rows(table: Table, size: int) -> Iterator[tuple[list[Any], int]]:

@@ -28,7 +28,7 @@ KLINE = "1672531200000,1,2,0.5,1.5,10,1672531259999,15,3,4,6,0\n"
 def _file(folder: Path, name: str, text: str) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    if name.endswith(".gz"):
+    if name.lower().endswith(".gz"):
         path.write_bytes(gzip.compress(text.encode()))
     elif name.endswith(".zip"):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -72,6 +72,7 @@ def test_skipped_bytes_are_not_read_again(tmp_path: Path) -> None:
     [
         ("XBTUSD.csv", KRAKEN_LINE, "kraken-trades", "kraken:BTC/USD"),
         ("XXBTZUSD.csv.gz", KRAKEN_LINE, "kraken-trades", "kraken:BTC/USD"),
+        ("XBTUSD.CSV.GZ", KRAKEN_LINE, "kraken-trades", "kraken:BTC/USD"),
         ("XDGEUR.csv", "1672531436.1234,0.07,12\n", "kraken-trades", "kraken:DOGE/EUR"),
         ("XBTUSD_60.csv", "1672531200,1,2,0.5,1.5,10,3\n", "kraken-ohlcvt", "kraken:BTC/USD"),
         ("BTCUSDT-aggTrades-2023-01-01.zip", AGG_TRADE, "binance-aggtrades", "binance:BTC/USDT"),

@@ -3,10 +3,14 @@
 import gzip
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
+from pyarrow import feather
+from pyarrow import parquet as pq
 
 from marketdata.errors import CorruptFile, UsageError
 from marketdata.interval import Interval
@@ -164,6 +168,41 @@ def test_a_feather_file_of_other_columns_is_named(tmp_path: Path) -> None:
     pl.DataFrame({"time": [1], "open": [1.0]}).write_ipc(path)
     with pytest.raises(UsageError, match="has no column 'date'"):
         recognise(Table(path))
+
+
+@pytest.mark.parametrize("form", [".feather", ".parquet"])
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [
+        ("id", pa.array([["1"], ["2"]])),
+        ("id", pa.array(["1", "2"]).dictionary_encode()),
+        ("price", pa.array([{"a": 1.0}, {"a": 2.0}])),
+        ("price", pa.array([Decimal("1.5"), Decimal("2.5")], pa.decimal256(40, 2))),
+        ("timestamp", pa.array([b"1", b"2"])),
+        ("timestamp", pa.array([datetime(2023, 1, 1)] * 2, pa.timestamp("s", "+05:30"))),  # noqa: DTZ001
+    ],
+    ids=["list", "dictionary", "struct", "wide decimal", "bytes", "offset as zone"],
+)
+def test_a_column_of_another_type_is_one_clear_error(
+    tmp_path: Path, form: str, column: str, cells: pa.Array
+) -> None:
+    path = freqtrade_trades(tmp_path / "kraken" / f"BTC_USD-trades{form}", ROWS[:2])
+    table = feather.read_table(path) if form == ".feather" else pq.read_table(path)
+    table = table.set_column(table.schema.get_field_index(column), column, cells)
+    if form == ".feather":
+        feather.write_feather(table, path)
+    else:
+        pq.write_table(table, path)
+    with pytest.raises(CorruptFile, match=rf"BTC_USD-trades{form}"):
+        recognise(Table(path))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_endings_may_be_written_large(tmp_path: Path, form: str) -> None:
+    path = freqtrade_trades(tmp_path / "kraken" / f"BTC_USD-trades{form}", ROWS[:10])
+    (table,) = find([path.rename(path.with_name(f"BTC_USD-trades{form.upper()}"))])
+    (day,) = days_of(recognise(table), NOW)
+    assert len(day.rows) == 10
 
 
 def test_ids_prove_what_the_exchange_numbers_one_after_the_other() -> None:
