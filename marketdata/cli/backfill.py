@@ -9,7 +9,6 @@ from datetime import date
 from types import FrameType
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from marketdata import sources
@@ -17,6 +16,7 @@ from marketdata.backfill import DayReport, Failed, Job, Outcome, backfill
 from marketdata.cli.context import Context, context, ranges_text
 from marketdata.cli.failures import INTERRUPTED, say
 from marketdata.cli.progress import backfill_progress, human_bytes, job_of
+from marketdata.cli.table import show
 from marketdata.cli.times import Asked, day_range, days_between
 from marketdata.errors import StorageError, UsageError
 from marketdata.manifest import Status
@@ -96,7 +96,7 @@ def _conclude(outcomes: Sequence[Outcome]) -> int:
         stored = [error for _, error in failed if isinstance(error, StorageError)]
         if stored or len({str(error) for _, error in failed}) == 1:
             raise stored[0] if stored else failed[0][1]
-    Console(highlight=False).print(_table(outcomes))
+    show(_table(outcomes))
     broken = [o for o in outcomes if isinstance(o, DayReport) and o.manifest.status is not Status.COMPLETE]
     for report in broken[:5]:
         status, reason = report.manifest.status, report.manifest.reason

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from marketdata.cli.failures import say
+from marketdata.cli.table import show
 from marketdata.settings import KAFKA_VARIABLE, PREFIX, Settings, read_env_file
 
 _OF_THE_TESTS = {
@@ -29,7 +29,7 @@ def run_settings() -> int:
         table.add_column(name, overflow="fold", no_wrap=name != "value")
     for row in rows(settings):
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    show(table)
     _warn_of_unknown()
     return 0
 

@@ -146,7 +146,7 @@ class CoverageMap:
         for number, block in enumerate(blocks):
             if number:
                 yield Text("")
-            for heading in _headings(block, cell):
+            for heading in _headings(block, cell, room):
                 yield Text(" " * (label + 2) + heading, style="dim", no_wrap=True)
             for market in self._markets:
                 yield self._line(market, block, label, cell, signs, totals=with_totals and len(blocks) == 1)
@@ -221,18 +221,19 @@ def _blocks(days: Sequence[date], columns: int) -> Iterator[list[date]]:
     yield block
 
 
-def _headings(block: Sequence[date], cell: int) -> tuple[str, str]:
-    """Two lines: the month at its first day, and days of the month."""
-    months, days = [" "] * (len(block) * cell + 7), [" "] * (len(block) * cell + 7)
+def _headings(block: Sequence[date], cell: int, room: int) -> tuple[str, str]:
+    """Two lines: the month at its first day, and days of the month; none that the line would cut."""
+    months, days = [" "] * room, [" "] * room
     free = 0
     for place, day in enumerate(block):
         at = place * cell
-        if (place == 0 or day.day == 1) and at >= free:
+        if (place == 0 or day.day == 1) and free <= at <= room - 7:
             months[at : at + 7] = f"{day:%Y-%m}"
             free = at + 8
         if cell == 3:
             days[at : at + 2] = f"{day:%d}"
         elif day.day in (1, 10, 20):
             text = str(day.day)
-            days[at : at + len(text)] = text
+            if at + len(text) <= room:
+                days[at : at + len(text)] = text
     return "".join(months).rstrip(), "".join(days).rstrip()

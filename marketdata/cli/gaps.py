@@ -14,7 +14,7 @@ from rich.text import Text
 from marketdata import recording, story
 from marketdata.cli.context import Context, context
 from marketdata.cli.failures import say
-from marketdata.cli.table import draw, terminal_width
+from marketdata.cli.table import show, terminal_width
 from marketdata.cli.times import Asked, day_range, days_between
 from marketdata.completeness import Ranges
 from marketdata.errors import MarketDataError, UnknownName
@@ -72,7 +72,7 @@ def run_gaps(texts: Sequence[str], asked: Asked, *, as_json: bool) -> int:
             sys.stdout.buffer.write(orjson.dumps(_as_json(gap), option=orjson.OPT_UTC_Z) + b"\n")
         sys.stdout.buffer.flush()
     elif found:
-        draw(table_of(found), sys.stdout.buffer)
+        show(table_of(found))
     else:
         print("Nothing is missing.")
     return 1 if any(gap.is_open for gap in found) else 0
@@ -203,9 +203,7 @@ def table_of(gaps: Sequence[Gap]) -> RenderableType:
     lines: list[RenderableType] = []
     for gap, row in zip(gaps, cells, strict=True):
         style = "" if gap.is_open else "dim"
-        line = Text(
-            "".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)), style, no_wrap=True
-        )
+        line = Text("".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)), style)
         told = Text(gap.ledger, "red" if gap.ledger.startswith("given up") else style)
         if beside:
             line.append_text(told)

@@ -1,12 +1,12 @@
 """``marketdata import``: downloaded files into the lake."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
 import polars as pl
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from marketdata.cli.context import context
@@ -14,6 +14,7 @@ from marketdata.cli.failures import say
 from marketdata.cli.import_progress import import_progress
 from marketdata.cli.output import choose_format, sink
 from marketdata.cli.progress import human_bytes, human_rate, human_time
+from marketdata.cli.table import show, terminal_width
 from marketdata.errors import UnknownName
 from marketdata.import_report import ImportReport, Tally
 from marketdata.importing import import_files
@@ -127,13 +128,11 @@ def _row(name: str, tally: Tally, left_out: int, seconds: float) -> dict[str, ob
 
 
 def _print(report: ImportReport) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, _WIDTH)  # a file has room for all columns
-    console.print(_markets(report))
+    show(_markets(report))
     if len(report.days) > _MARKETS_SHOWN:
-        console.print(f"and {len(report.days) - _MARKETS_SHOWN:,} more markets\n")
-    console.print(_formats(report, narrow=console.width < _WIDTH))
+        print(f"and {len(report.days) - _MARKETS_SHOWN:,} more markets\n")
+    # A file has room for all columns.
+    show(_formats(report, narrow=sys.stdout.isatty() and terminal_width() < _WIDTH))
     total = report.total
     parts = [f"{total.rows:,} rows read", f"{total.accepted:,} new", f"{total.repeated:,} were there"]
     if total.empty:
@@ -144,7 +143,7 @@ def _print(report: ImportReport) -> None:
     if total.finished_before:
         parts.append(f"{_files(total.finished_before)} finished before")
     speed = human_rate(total.rows / max(report.seconds, 1e-6))
-    console.print(f"{', '.join(parts)}; {report.seconds:.1f} s, {speed}", soft_wrap=True)
+    print(f"{', '.join(parts)}; {report.seconds:.1f} s, {speed}")
 
 
 def _markets(report: ImportReport) -> Table:

@@ -16,6 +16,7 @@ from marketdata.backfill import Job
 from marketdata.cli.context import Context, context, days_text, held_market, ranges_text, status_counts
 from marketdata.cli.failures import say
 from marketdata.cli.progress import human_rate, human_time
+from marketdata.cli.table import show
 from marketdata.cli.times import Asked, day_range
 from marketdata.errors import MarketDataError
 from marketdata.manifest import Status
@@ -166,7 +167,7 @@ def _conclude(outcomes: Sequence[Outcome]) -> int:
     failed = [outcome for outcome in outcomes if not isinstance(outcome, LoadReport)]
     if len(failed) == len(outcomes) and len({str(error) for _, error in failed}) == 1:
         raise failed[0][1]
-    Console(highlight=False).print(_table(outcomes))
+    show(_table(outcomes))
     by_message: dict[str, dict[Market, list[date]]] = {}
     for (market, day), error in failed:
         by_message.setdefault(str(error), {}).setdefault(market, []).append(day)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from marketdata import recording, story
 from marketdata.cli.context import context
-from marketdata.cli.table import draw, terminal_width
+from marketdata.cli.table import show, terminal_width
 from marketdata.cli.times import parse_time
 from marketdata.errors import UnknownName, UsageError
 from marketdata.ledger import State, cases
@@ -43,7 +43,7 @@ def run_repairs(*, everything: bool, since: str | None, case: str | None, as_jso
         if as_json:
             write_json(chosen)
         else:
-            draw(one_case(chosen), sys.stdout.buffer)
+            show(one_case(chosen))
         return 0
     first = parse_time(since, "--since") if since is not None else None
     if first is None and not everything:
@@ -57,7 +57,7 @@ def run_repairs(*, everything: bool, since: str | None, case: str | None, as_jso
         more = "" if entries.is_empty() else f" since {first:%Y-%m-%d %H:%M} UTC; --all shows everything."
         print(what + more)
         return 0
-    draw(table_of(found), sys.stdout.buffer)
+    show(table_of(found))
     return 0
 
 

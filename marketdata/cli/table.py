@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from io import StringIO
-from typing import IO
+from typing import IO, Literal
 
 import polars as pl
 from rich import box
@@ -13,10 +13,22 @@ from rich.table import Table
 
 _DECIMALS = 8
 _WIDE = 120
+_UNBOUNDED = 100_000
+_SPACE = 3  # between two columns
+_FOLDED = 12  # a word that is longer may go over several lines
+
+
+def show(renderable: RenderableType) -> None:
+    """Write something of rich's to stdout, behind what was printed before it."""
+    sys.stdout.flush()
+    draw(renderable, sys.stdout.buffer)
 
 
 def draw(renderable: RenderableType, file: IO[bytes]) -> None:
-    """Write something of rich's: in colour and to its width on a terminal, plain and wide elsewhere."""
+    """Write something of rich's: in colour and to its width on a terminal, plain and wide elsewhere.
+
+    A table is as wide as its figures: a number that rich cuts to fit looks like another number.
+    """
     terminal = file.isatty()
     console = Console(
         file=StringIO(),
@@ -24,6 +36,8 @@ def draw(renderable: RenderableType, file: IO[bytes]) -> None:
         force_terminal=terminal,
         highlight=False,
     )
+    if isinstance(renderable, Table):
+        console.width = max(console.width, _least_width(renderable, console))
     with console.capture() as text:
         console.print(renderable)
     encoding = sys.stdout.encoding if terminal else "utf-8"
@@ -34,6 +48,19 @@ def draw(renderable: RenderableType, file: IO[bytes]) -> None:
 def terminal_width() -> int:
     """Columns of the terminal, or what COLUMNS says."""
     return shutil.get_terminal_size((_WIDE, 24)).columns
+
+
+def _least_width(table: Table, console: Console) -> int:
+    """How wide a table has to be for every column that may not be wrapped to be whole."""
+    unbounded = console.options.update_width(_UNBOUNDED)
+    widths = []
+    for column in table.columns:
+        cells = [
+            console.measure(cell, options=unbounded) for cell in (column.header, column.footer, *column.cells)
+        ]
+        words = min(max(cell.minimum for cell in cells), _FOLDED)
+        widths.append(max(cell.maximum for cell in cells) if column.no_wrap else words)
+    return sum(widths) + _SPACE * len(widths) - 1
 
 
 class TableSink:
@@ -75,7 +102,9 @@ class TableSink:
                 texts.pop(name, None)
         for name in texts:
             numeric = shown[name].dtype.is_numeric()
-            table.add_column(name, justify="right" if numeric else "left", no_wrap=True, overflow="fold")
+            text = shown[name].dtype == pl.String
+            justify: Literal["left", "right"] = "right" if numeric else "left"
+            table.add_column(name, justify=justify, no_wrap=not text, overflow="fold")
         columns = list(texts.values())
         for place, row in enumerate(zip(*columns, strict=True)):
             if cut and place == first:
@@ -85,8 +114,8 @@ class TableSink:
 
 
 def _width(columns: Mapping[str, Sequence[str]]) -> int:
-    """Of the whole table, three columns of space with each."""
-    return sum(max(len(name), *map(len, cells), 0) + 3 for name, cells in columns.items())
+    """Of the whole table, with the space beside each column."""
+    return sum(max(len(name), *map(len, cells), 0) + _SPACE for name, cells in columns.items()) - 1
 
 
 def _texts(column: pl.Series) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -98,6 +99,16 @@ def test_a_year_is_broken_by_month_and_keeps_to_the_width(width: int) -> None:
 def test_a_console_that_is_too_narrow_still_shows_every_day() -> None:
     lines = drawn(render_coverage(days(BTC, "c" * 30), [BTC], *JUNE), 30)
     assert sum(line.count("█") for line in lines if line.startswith("kraken")) == 30
+
+
+@pytest.mark.parametrize("width", range(30, 40))
+def test_the_end_of_a_line_cuts_no_date_of_the_heading(width: int) -> None:
+    for count in range(21, 60, 2):
+        lines = drawn(render_coverage([], [BTC], DAY, DAY + timedelta(days=count), ascii_only=True), width)
+        headings = [line for line in lines if line.startswith(" " * 10)]
+        words = {word for line in headings for word in line.split()}
+        assert all(re.fullmatch(r"\d{4}-\d\d|\d\d?", word) for word in words), words
+        assert {word for word in words if len(word) < 3} <= {f"{day:02}" for day in range(32)} | {"1"}
 
 
 def test_rows_say_missing_where_there_is_no_manifest() -> None:
