@@ -275,6 +275,11 @@ def last_of(
         span *= 4
 
 
+def known_from(day: date, status: str, first_time: datetime | None) -> datetime | None:
+    """From when on the data of a day is whole: its start when it is complete, else its first trade."""
+    return day_window(day)[0] if status == Status.COMPLETE else first_time
+
+
 def _complete_runs(
     complete: Collection[date], start: datetime, end: datetime
 ) -> Iterator[tuple[datetime, datetime]]:

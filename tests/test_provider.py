@@ -200,6 +200,31 @@ def test_a_candle_that_began_before_the_data_is_not_full(lake: Lake, tmp_path: P
             provider.warmup(BTC, "1w", 2)
 
 
+@pytest.mark.parametrize(
+    ("status", "first"), [(Status.UNKNOWN, "2025-06-02 16:00"), (Status.COMPLETE, "2025-06-02 15:00")]
+)
+def test_a_day_that_the_data_does_not_begin_with_is_not_full(
+    tmp_path: Path, status: Status, first: str
+) -> None:
+    """Trades from 15:27 on: only where the day is complete there were none before."""
+    other = Lake.open(str(tmp_path / "lake"))
+    trades = trades_of(MONDAY, 2_000).filter(pl.col("time") >= at("2025-06-02 15:27"))
+    put(other, BTC, MONDAY - timedelta(days=1), trades.clear(), status=Status.UNKNOWN)
+    put(other, BTC, MONDAY, trades, status=status)
+    put(other, BTC, MONDAY + timedelta(days=1), trades_of(MONDAY + timedelta(days=1), 2_000))
+    with Provider(lake=other, clock=lambda: at("2025-06-04")) as provider:
+        hours = provider.latest_candles(BTC, "1h", 100)
+        assert hours["open_time"][0] == at("2025-06-02 15:00")
+        full = hours.filter(pl.col("open_time") >= at(first))
+        assert provider.warmup(BTC, "1h", len(full)).equals(full)
+        with pytest.raises(NoData, match=f"Only {len(full)} full 1h candles"):
+            provider.warmup(BTC, "1h", len(full) + 1)
+        days = 2 if status is Status.COMPLETE else 1
+        assert len(provider.warmup(BTC, "1d", days)) == days
+        with pytest.raises(NoData, match=f"Only {days} full 1d"):
+            provider.warmup(BTC, "1d", days + 1)
+
+
 def test_the_data_range_is_of_trades_and_of_candles(provider: Provider, lake: Lake) -> None:
     found = provider.data_range(BTC)
     assert found is not None

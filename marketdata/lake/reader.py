@@ -79,9 +79,11 @@ class LakeReader:
         return reading.trades(self.lake, market, start, end)
 
     def begins(self, market: Market) -> datetime | None:
-        """From when on the market is held: the start of its first day."""
+        """From when on the market is held: see :func:`marketdata.reading.known_from`."""
         days = self._days(market)
-        return day_window(days[0])[0] if days else None
+        held = (self.lake.manifest(market, day) for day in days)
+        known = (reading.known_from(each.day, each.status, each.first_time) for each in held if each)
+        return next((time for time in known if time is not None), day_window(days[0])[0] if days else None)
 
     def data_range(self, market: Market) -> DataRange:
         """First and last time of trades and candles."""

@@ -12,8 +12,8 @@ from typing import Any
 from psycopg import Connection
 
 from marketdata.interval import Interval
-from marketdata.manifest import day_window
-from marketdata.reading import DataRange
+from marketdata.manifest import Status, day_window
+from marketdata.reading import DataRange, known_from
 from marketdata.store import queries
 
 DAWN, _DUSK = datetime(2, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
@@ -42,13 +42,30 @@ class Edges:
     def held(self, connection: Connection, market_id: int) -> Span | None:
         """From when to when there is anything: a day that is known, a candle of any width, a trade."""
         first_day, last_day, dropped = one(connection, queries.COVERED_DAYS, {"market": market_id})
-        found = self.range(connection, market_id)
-        spans = [span for span in (found.candles, found.trades) if span is not None]
+        spans = self._spans(connection, market_id, dropped)
         if first_day is not None:
             spans.append((day_window(first_day)[0], day_window(last_day)[0]))
-        if dropped is not None and (wider := self._dropped(connection, market_id, dropped)) is not None:
-            spans.append(wider)
         return (min(span[0] for span in spans), max(span[1] for span in spans)) if spans else None
+
+    def begins(self, connection: Connection, market_id: int) -> datetime | None:
+        """From when on the data is whole: as the days say, or what a stream wrote before them."""
+        market = {"market": market_id}
+        first_day, _, dropped = one(connection, queries.COVERED_DAYS, market)
+        starts = [span[0] for span in self._spans(connection, market_id, dropped)]
+        if first_day is None:
+            return min(starts, default=None)
+        day, status, first_time = next(
+            iter(rows(connection, queries.FIRST_KNOWN, market)), (first_day, Status.COMPLETE, None)
+        )
+        before = [start for start in starts if start < day_window(day)[0]]
+        known = known_from(day, status, first_time)
+        return min(before, default=None if known is None else utc(known))
+
+    def _spans(self, connection: Connection, market_id: int, dropped: datetime | None) -> list[Span]:
+        """From when to when there are candles, trades, and wider candles whose minutes are removed."""
+        found = self.range(connection, market_id)
+        wider = None if dropped is None else self._dropped(connection, market_id, dropped)
+        return [span for span in (found.candles, found.trades, wider) if span is not None]
 
     def _dropped(self, connection: Connection, market_id: int, dropped: datetime) -> Span | None:
         """First and last wider candle of the time of which retention has removed one-minute candles."""

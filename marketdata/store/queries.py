@@ -115,6 +115,11 @@ EDGES = {
 }
 LOADED = "SELECT count(*), max(loaded_at) FROM coverage WHERE market_id = %(market)s"
 COVERED_DAYS = f"SELECT min(day), max(day){_DROPPED} FROM coverage WHERE market_id = %(market)s"  # noqa: S608
+# The first day that says from when on it is known, as marketdata.reading.known_from reads it.
+FIRST_KNOWN = """
+SELECT day, status, first_time FROM coverage
+WHERE market_id = %(market)s AND (status = 'complete' OR first_time IS NOT NULL) ORDER BY day LIMIT 1
+"""
 WIDER_BEFORE = """
 SELECT min(open_time), max(open_time) FROM candle_5m WHERE market_id = %(market)s AND open_time < %(end)s
 """

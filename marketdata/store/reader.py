@@ -79,10 +79,9 @@ class StoreReader:
         return pl.DataFrame(found, schema=COVERAGE_SCHEMA, orient="row")
 
     def begins(self, market: Market) -> datetime | None:
-        """From when on the market is held: the start of its first day, or its first candle."""
+        """From when on the market is held, as in a lake, or the first candle before its first day."""
         market_id = self._ids[market]
-        held = self._pool.read(lambda connection: self._edges.held(connection, market_id))
-        return None if held is None else held[0]
+        return self._pool.read(lambda connection: self._edges.begins(connection, market_id))
 
     def data_range(self, market: Market) -> DataRange:
         """First and last time of trades and candles."""

@@ -18,6 +18,7 @@ from marketdata.cli.main import main
 from marketdata.errors import NoData, TransientError, UnknownName, UsageError
 from marketdata.interval import INTERVALS
 from marketdata.lake import Lake
+from marketdata.manifest import Status
 from marketdata.settings import Settings
 from marketdata.store import queries, wider
 from marketdata.store.engine import connect
@@ -122,6 +123,43 @@ def test_too_few_candles_are_counted_alike(lake: Provider, store: Provider) -> N
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
     assert "2025-06-02T00:00:00Z" in messages[0]
+
+
+@pytest.mark.parametrize("status", [Status.UNKNOWN, Status.GAPS, Status.COMPLETE])
+def test_a_first_day_that_is_not_whole_is_not_counted_alike(
+    database: str, tmp_path: Path, status: Status
+) -> None:
+    lake = Lake.open(str(tmp_path / "lake"))
+    late = trades_of(day_of(0), 2_000).filter(pl.col("time") >= at("2025-06-02 15:27"))
+    put(lake, database, BTC, day_of(-1), late.clear(), status=Status.UNKNOWN)
+    put(lake, database, BTC, day_of(0), late, status=status)
+    put(lake, database, BTC, day_of(1), trades_of(day_of(1), 2_000))
+    said = []
+    for provider in (Provider(lake=lake, clock=clock), Provider(database_url=database, clock=clock)):
+        with provider:
+            for interval in ("10s", "1m", "1h", "4h", "1d", "1w"):
+                with pytest.raises(NoData, match="Only") as caught:
+                    provider.warmup(BTC, interval, 50_000, "2025-06-04")
+                said.append(str(caught.value))
+    assert said[:6] == said[6:]
+    hour, day = ("02T15", "02T00") if status is Status.COMPLETE else ("02T16", "03T00")
+    assert f"opens at 2025-06-{hour}:00:00Z" in said[2]
+    assert f"opens at 2025-06-{day}:00:00Z" in said[4]
+
+
+def test_what_a_stream_wrote_before_the_first_day_is_counted(database: str, tmp_path: Path) -> None:
+    lake = Lake.open(str(tmp_path / "lake"))
+    put(lake, database, BTC, day_of(1), trades_of(day_of(1), 300), status=Status.UNKNOWN)
+    with connect(database) as connection:
+        connection.execute(
+            "INSERT INTO candle (market_id, open_time, open, high, low, close, volume, source, coverage) "
+            "SELECT market_id, %s, 10, 12, 9, 11, 5, 'stream', 'complete' FROM market",
+            (at("2025-06-02 22:00"),),
+        )
+    with Provider(database_url=database, clock=clock) as store:
+        hours = store.latest_candles(BTC, "1h", 100)
+        assert hours["open_time"][0] == at("2025-06-02 22:00")
+        assert store.warmup(BTC, "1h", len(hours)).equals(hours)
 
 
 def test_what_is_held_is_said_alike(lake: Provider, store: Provider) -> None:
