@@ -4,8 +4,9 @@ Evidence never gets weaker: ids of the exchange are not replaced by fingerprints
 incomplete one, and ids of two kinds are never mixed in one day.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Literal
 
 import polars as pl
@@ -14,6 +15,7 @@ from marketdata.completeness import Stretch, build_manifest, joined
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
+from marketdata.sources.days import MAY_BE_CUT
 from marketdata.trade import Merged, assign_ids, empty_rejects, empty_trades, merge_trades
 
 # Ids of the exchange as it gives them; other spaces have them, and say less about each trade.
@@ -183,12 +185,10 @@ def _manifest(new: ImportedDay, rows: Merged, held: Manifest | None, refused_ids
     if held is not None:
         files |= set(held.evidence.get("files", "").split(" | ")) - {""}
         evidence = held.evidence
-        covered += held.covered
         previous_id = held.previous_id if previous_id is None else previous_id
         following_id = held.following_id if following_id is None else following_id
-        rejected = held.rejected | {
-            reason: max(count, held.rejected.get(reason, 0)) for reason, count in rejected.items()
-        }
+        covered += held.covered
+        rejected = _rejected_of_both(new, rejected, held)
     return build_manifest(
         new.market,
         new.day,
@@ -206,6 +206,24 @@ def _manifest(new: ImportedDay, rows: Merged, held: Manifest | None, refused_ids
         evidence={**evidence, "files": " | ".join(sorted(files)), "id_space": new.id_space},
         refused_ids=refused_ids,
     )
+
+
+def _rejected_of_both(new: ImportedDay, rejected: dict[str, int], held: Manifest) -> dict[str, int]:
+    """Refused rows by reason; those of both are taken for the same."""
+    theirs = dict(held.rejected)
+    # Where one goes on after the last trade of the other, it holds what stood in a line that was cut.
+    if new.covered is not None and _lies_in([new.covered], held.first_time, held.last_time):
+        theirs.pop(MAY_BE_CUT, None)
+    if _lies_in(held.covered, new.trades["time"].min(), new.trades["time"].max()):
+        rejected.pop(MAY_BE_CUT, None)
+    return theirs | {reason: max(count, theirs.get(reason, 0)) for reason, count in rejected.items()}
+
+
+def _lies_in(covered: Iterable[Stretch], first: object, last: object) -> bool:
+    """Whether one stretch holds both times, and goes on after the last."""
+    if not isinstance(first, datetime) or not isinstance(last, datetime):
+        return False
+    return any(since <= first and last < until for since, until in covered)
 
 
 def _counts(rejects: pl.DataFrame) -> dict[str, int]:

@@ -22,7 +22,7 @@ from marketdata.importing_candles import place_candles
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, day_window
 from marketdata.market import Market
-from marketdata.sources.days import FileDay, days_of, joined_by_ids
+from marketdata.sources.days import MAY_BE_CUT, FileDay, days_of, joined_by_ids
 from marketdata.sources.files import Found, search
 from marketdata.sources.formats import FORMATS, Known, recognise
 
@@ -31,7 +31,7 @@ __all__ = ["ImportProgress", "ImportReport", "Kept", "LeftOut", "Tally", "import
 # Days that wait to be written while the next one is read.
 _DAYS_WAITING = 2
 # What may be taken when it is read again later.
-_NOT_YET = {"time in the future", "candle still running or in the future"}
+_NOT_YET = {"time in the future", "candle still running or in the future", MAY_BE_CUT}
 
 
 @dataclass(frozen=True, slots=True)

@@ -367,6 +367,44 @@ def test_refused_rows_are_kept_with_reason_and_line_once(lake: Lake, tmp_path: P
     }
 
 
+def test_a_trade_cut_in_its_amount_is_read_from_the_whole_file(lake: Lake, tmp_path: Path) -> None:
+    path = _kraken(tmp_path, [(T0 + 3600 * n, 100.0, 1.2345) for n in range(60)])
+    text = path.read_text()
+    path.write_text(text[: text.index("\n", 1000) - 4])
+    cut = shutil.copytree(tmp_path, tmp_path / "cut", ignore=shutil.ignore_patterns("lake"))
+    report = _import(lake, cut)
+    assert report.rejected == {"last line has no end and may be cut": 1}
+    assert _import(lake, cut).total.finished_before == 0
+    path.write_text(text)
+    assert _import(lake, path).accepted == 60 - report.accepted
+    for again in (cut, path):
+        second = lake.manifest(BTC, SECOND)
+        assert second is not None
+        assert (second.status, second.rows, second.rejected) == (Status.COMPLETE, 24, {})
+        assert _read(lake, BTC, SECOND)["amount"].unique().to_list() == [1.2345]
+        assert _import(lake, again, again=True).accepted == 0
+
+
+def test_the_id_of_a_line_that_may_be_cut_is_missing(lake: Lake, tmp_path: Path) -> None:
+    lines = [f"{n},1,1,1,{(T0 + n) * 1000},True,True" for n in range(10)]
+    (tmp_path / "BTCUSDT-trades-2023-01-01.csv").write_text("\n".join(lines[:6]))
+    _import(lake, tmp_path)
+    _import(lake, _zip(tmp_path, "BTCUSDT-trades-2023-01-01", "\n".join(lines[6:])))
+    manifest = lake.manifest(USDT, FIRST)
+    assert manifest is not None
+    assert (manifest.status, manifest.missing_ids) == (Status.GAPS, ((5, 5),))
+
+
+def test_a_candle_cut_in_its_last_number_is_read_from_the_whole_file(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "XBTUSD_60.csv"
+    text = f"{T0},1,2,0.5,1.5,7,99\n{T0 + 3600},1,2,0.5,1.5,7,1234"
+    for written in (text[:-3], text + "\n"):
+        path.write_text(written)
+        _import(lake, path)
+    held = lake.read_candles(BTC, "1h", *day_window(FIRST), kind="exchange_candles")
+    assert held["trade_count"].to_list() == [99, 1234]
+
+
 def test_a_refused_row_is_not_a_missing_trade(lake: Lake, tmp_path: Path) -> None:
     name = "BTCUSDT-trades-2023-01-01"
     lines = [f"{n},{0 if n == 5 else 1},1,1,{(T0 + n) * 1000},True,True\n" for n in range(10)]

@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+import orjson
 import polars as pl
 
 from marketdata.candle import EXCHANGE_CANDLE_SCHEMA
@@ -19,13 +20,15 @@ from marketdata.sources import freqtrade_cells
 from marketdata.sources.candle_rows import validate_candles
 from marketdata.sources.files import BLOCK_BYTES, ahead, blocks, parse
 from marketdata.sources.formats import Known
-from marketdata.trade import TRADE_SCHEMA, empty_rejects, validate
+from marketdata.trade import REJECT_SCHEMA, TRADE_SCHEMA, empty_rejects, validate
 
 _DAY_US = 86_400_000_000
 # A longer pause inside a file is not taken for a quiet market: the time of a row may be wrong.
 _LONGEST_QUIET = timedelta(days=31)
 _LATE = "time goes back to a day the file had passed"
 _STRAY = "time more than a day off the rows around it"
+# Text that is not compressed does not show where it was cut: 1234 may have become 1.
+MAY_BE_CUT = "last line has no end and may be cut"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,11 @@ def rows_of(file: Known, now: datetime, size: int = BLOCK_BYTES, skip: int = 0) 
     Raises:
         CorruptFile: the file is cut or foreign.
     """
-    for cells, raw, read in ahead(_cells(file, size, skip)):
-        if file.format.is_candles:
+    for cells, raw, read, ended in ahead(_cells(file, size, skip)):
+        if not ended:
+            schema = EXCHANGE_CANDLE_SCHEMA if file.format.is_candles else TRADE_SCHEMA
+            yield Block(schema.to_frame(), _cut_off(raw), 0, read)
+        elif file.format.is_candles:
             assert file.interval is not None  # noqa: S101
             candles = validate_candles(file.format.rows(cells), file.interval, now=now, raw=raw)
             yield Block(candles.accepted, candles.rejected, candles.empty, read)
@@ -99,17 +105,24 @@ def rows_of(file: Known, now: datetime, size: int = BLOCK_BYTES, skip: int = 0) 
             yield Block(split.accepted, split.rejected, 0, read)
 
 
-def _cells(file: Known, size: int, skip: int) -> Iterator[tuple[pl.DataFrame, Sequence[Any], int]]:
-    """Columns of a stretch of the file, its rows as they stand there, and the bytes read so far."""
+def _cells(file: Known, size: int, skip: int) -> Iterator[tuple[pl.DataFrame, Sequence[Any], int, bool]]:
+    """Columns of a stretch of the file, its rows as they stand there, the bytes read, whether it is whole."""
     if file.format.is_text:
         read = skip
         for block in ahead(blocks(file.table, size, skip)):
             text = block.lstrip().partition(b"\n")[2] if read == 0 and file.header else block
             read += len(block)
-            yield *parse(text, file.columns), read
+            yield *parse(text, file.columns), read, file.table.is_checked or block.endswith(b"\n")
         return
     for found in freqtrade_cells.cells(file.table, file.columns, size):
-        yield found.frame, found.raw, found.bytes_read
+        yield found.frame, found.raw, found.bytes_read, True
+
+
+def _cut_off(lines: Sequence[Any]) -> pl.DataFrame:
+    """Lines as rejects; of their cells none is believed, time and id neither."""
+    raw = pl.Series("raw", [orjson.dumps(line).decode() for line in lines], pl.String)
+    unknown = [pl.lit(None, REJECT_SCHEMA[name]).alias(name) for name in ("trade_id", "time")]
+    return pl.DataFrame(raw).select(pl.lit(MAY_BE_CUT).alias("reason"), *unknown, "raw")
 
 
 def without_strays(blocks_of_rows: Iterator[Block], time: str) -> Iterator[Block]:

@@ -231,7 +231,8 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 def blocks(table: Table, size: int = BLOCK_BYTES, skip: int = 0) -> Iterator[bytes]:
     """Yield the text of a table in blocks of whole lines, about ``size`` bytes each.
 
-    The first ``skip`` bytes of text, which must end a line, are passed over.
+    The first ``skip`` bytes of text, which must end a line, are passed over. A last line without an end is a
+    block of its own.
 
     Raises:
         CorruptFile: the file is cut or foreign, or a line is longer than a block: that is no table of text.

@@ -251,6 +251,26 @@ def test_plain_text_does_not_prove_that_it_was_not_cut(tmp_path: Path) -> None:
     assert next(days_of(recognise(zipped), NOW)).covered == (midnight, datetime(2023, 1, 2, tzinfo=UTC))
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_of_plain_text_cut_anywhere_only_whole_lines_are_believed(tmp_path: Path, ending: str) -> None:
+    lines = [f"{1672531436 + n},90.54,1.10448420" for n in range(3)]
+    text = "".join(line + ending for line in lines)
+    for end in range(len(lines[0]) + len(ending), len(text)):
+        table = Table(_file(tmp_path, "XBTUSD.csv", text[:end]))
+        (day,) = days_of(recognise(table), NOW)
+        rest = text[:end].rpartition("\n")[2]
+        assert day.rows.select("price", "amount").rows() == [(90.54, 1.1044842)] * text[:end].count("\n")
+        refused = [("last line has no end and may be cut", None, None, f'"{rest.rstrip()}"')] * bool(rest)
+        assert day.rejects.rows() == refused
+
+
+def test_a_last_line_without_an_end_is_taken_where_a_cut_would_show(tmp_path: Path) -> None:
+    for name in ("XBTUSD.csv.gz", "XBTUSD.zip"):
+        (table,) = find([_file(tmp_path, name, (KRAKEN_LINE * 2).rstrip())])
+        (day,) = days_of(recognise(table), NOW)
+        assert len(day.rows) == 2
+
+
 def test_rows_of_other_days_than_the_name_says_are_refused(tmp_path: Path) -> None:
     (table,) = find([_file(tmp_path, "BTCUSDT-trades-2023-01-02.csv", TRADE)])
     with pytest.raises(CorruptFile, match="time outside the days"):
@@ -267,7 +287,7 @@ def test_candles_are_checked_and_those_without_trades_left_out(tmp_path: Path) -
         "1672531440,1,2,0.5,1.5,-1,3",
         "1672531500,1,,0.5,1.5,1,3",
     ]
-    (table,) = find([_file(tmp_path, "XBTUSD_1.csv", "\n".join(lines))])
+    (table,) = find([_file(tmp_path, "XBTUSD_1.csv", "".join(f"{line}\n" for line in lines))])
     (day,) = days_of(recognise(table), NOW)
     assert (len(day.rows), day.empty) == (1, 1)
     assert day.rejects["reason"].to_list() == [
