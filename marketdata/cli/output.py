@@ -68,6 +68,8 @@ def choose_format(asked: str | None, output: Path | None, formats: tuple[str, ..
 def destination(output: Path | None) -> Iterator[IO[bytes]]:
     """Open stdout, or a file that appears when all of it is written.
 
+    A link stays, and the file that it leads to is written. What is no file (a pipe, a device) is written to.
+
     Raises:
         StorageError: the file cannot be written. What stood there before stays.
     """
@@ -76,14 +78,25 @@ def destination(output: Path | None) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    try:
+        if output.exists() and not output.is_file():
+            with output.open("wb") as file:
+                yield file
+        else:
+            with _appearing(Path(os.path.realpath(output))) as file:
+                yield file
+    except OSError as error:
+        msg = f"{str(output)!r} cannot be written: {error.strerror or error}."
+        raise StorageError(msg, hint="Choose another --output.") from error
+
+
+@contextmanager
+def _appearing(output: Path) -> Iterator[IO[bytes]]:
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
             yield file
         part.replace(output)
-    except OSError as error:
-        msg = f"{str(output)!r} cannot be written: {error.strerror or error}."
-        raise StorageError(msg, hint="Choose another --output.") from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

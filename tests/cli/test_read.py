@@ -249,6 +249,58 @@ def test_output_that_fails_half_way_leaves_what_was_there(
     assert failed.stderr.count("\n") == 1
 
 
+def test_a_link_stays_and_its_target_is_written(marketdata: Command, home: Path, tmp_path: Path) -> None:
+    put_day(open_lake(home), BTC, DAY)
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "real.csv", tmp_path / "out.csv"
+    link.symlink_to(target)
+    expected = marketdata("candles", BTC, "-i", "1h", *DAY_1, "-f", "csv").stdout
+    for before in (None, "old"):  # also where it leads to nothing yet
+        if before is not None:
+            target.write_text(before)
+        assert marketdata("candles", BTC, "-i", "1h", *DAY_1, "-o", link).code == 0
+        assert link.is_symlink()
+        assert target.read_bytes() == expected
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["real.csv"]
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet", "table"])
+def test_a_named_pipe_is_written_to(marketdata: Command, home: Path, tmp_path: Path, form: str) -> None:
+    put_day(open_lake(home), BTC, DAY)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        try:
+            arguments = ["candles", BTC, "-i", "1h", *DAY_1, "-f", form]
+            assert marketdata(*arguments, "-o", pipe).code == 0
+            assert pipe.is_fifo()
+            assert reader.stdout is not None
+            assert reader.stdout.read() == marketdata(*arguments).stdout
+        finally:
+            reader.kill()
+
+
+def test_a_device_stays_a_device(marketdata: Command, home: Path, tmp_path: Path) -> None:
+    """Through a link, so that a regular file in its place would harm nobody."""
+    put_day(open_lake(home), BTC, DAY)
+    link = tmp_path / "null"
+    link.symlink_to(os.devnull)
+    assert marketdata("candles", BTC, "-i", "1h", *DAY_1, "-f", "csv", "-o", link).code == 0
+    assert link.is_symlink()
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    failed = marketdata("candles", BTC, "-i", "1h", *DAY_1, "-f", "csv", "-o", full)
+    assert failed.code == 1
+    assert "No space left on device" in failed.error
+
+
+def test_an_output_that_is_a_folder_is_named(marketdata: Command, home: Path, tmp_path: Path) -> None:
+    put_day(open_lake(home), BTC, DAY)
+    failed = marketdata("candles", BTC, "-i", "1h", *DAY_1, "-f", "csv", "-o", tmp_path)
+    assert failed.code == 1
+    assert "Is a directory" in failed.error
+
+
 def test_an_output_folder_that_is_absent_is_named(marketdata: Command, home: Path, tmp_path: Path) -> None:
     put_day(open_lake(home), BTC, DAY)
     nowhere = marketdata("trades", BTC, *DAY_1, "-o", tmp_path / "absent" / "out.csv")
