@@ -244,15 +244,19 @@ class Settings(BaseSettings):
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _brokers(cls, servers: str | None) -> str | None:
-        """Take the name that Kafka's own tools know where ours is not set."""
-        servers = servers or os.environ.get(KAFKA_VARIABLE) or read_env_file().get(KAFKA_VARIABLE)
-        if not servers:
+        """Take the name that Kafka's own tools know where ours is not set.
+
+        That one may be meant for another program: it is refused by who uses Kafka, not by every command.
+        """
+        theirs = os.environ.get(KAFKA_VARIABLE) or read_env_file().get(KAFKA_VARIABLE)
+        text = servers or theirs
+        if not text:
             return None
-        parts = [part.strip() for part in servers.split(",")]
-        if not all(re.fullmatch(r"[^\s:/@]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}", part) for part in parts):
+        found = brokers(text)
+        if found is None and servers:
             msg = "it is no list of the form HOST:PORT,HOST:PORT"
             raise ValueError(msg)
-        return ",".join(parts)
+        return found or text
 
     @field_validator("kraken_ws_url", "binance_ws_url")
     @classmethod
@@ -331,6 +335,13 @@ class Settings(BaseSettings):
     def tracked(self) -> tuple[Tracked, ...]:
         """The markets of the market file."""
         return read_market_file(self.markets or Path(__file__).with_name("markets.toml"))
+
+
+def brokers(text: str) -> str | None:
+    """The brokers of a list HOST:PORT,HOST:PORT, or ``None`` where it is none."""
+    parts = [part.strip() for part in text.split(",")]
+    usable = all(re.fullmatch(r"[^\s:/@]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}", part) for part in parts)
+    return ",".join(parts) if usable else None
 
 
 def read_env_file() -> dict[str, str]:

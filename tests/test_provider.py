@@ -176,6 +176,11 @@ def test_latest_candles_are_those_that_are_over(provider: Provider) -> None:
         provider.latest_candles(BTC, "1h", 0)
 
 
+def test_brokers_without_a_port_are_refused_at_once(lake: Lake) -> None:
+    with pytest.raises(UsageError, match="kafka = 'somewhere' is no list of brokers"):
+        Provider(lake=lake, kafka="somewhere")
+
+
 def test_a_warm_up_is_whole_or_refused(provider: Provider) -> None:
     hours = provider.warmup(BTC, "1h", 20, "2025-06-05T05:30Z")
     assert len(hours) == 20

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from marketdata.errors import MarketDataError, PermanentError, TransientError, UsageError
-from marketdata.settings import Settings
+from marketdata.settings import KAFKA_VARIABLE, Settings, brokers
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
@@ -48,11 +48,15 @@ class Cluster:
         """The cluster of the settings.
 
         Raises:
-            UsageError: none is set, or SASL without user and password.
+            UsageError: none is set, it is no list of brokers, or SASL without user and password.
         """
         if settings.kafka_bootstrap_servers is None:
             msg = "No Kafka is configured."
             raise UsageError(msg, hint="Set MARKETDATA_KAFKA_BOOTSTRAP_SERVERS=HOST:PORT.")
+        if brokers(settings.kafka_bootstrap_servers) is None:
+            # Ours was checked when it was read.
+            msg = f"{KAFKA_VARIABLE} = {settings.kafka_bootstrap_servers!r} is no list HOST:PORT,HOST:PORT."
+            raise UsageError(msg, hint=f"Correct it, or set MARKETDATA_{KAFKA_VARIABLE} beside it.")
         found = cls(
             settings.kafka_bootstrap_servers,
             settings.kafka_security_protocol,

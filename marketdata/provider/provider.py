@@ -26,7 +26,7 @@ from marketdata.provider.arguments import (
 )
 from marketdata.provider.readers import Reader, open_reader
 from marketdata.reading import DataRange, Wanted, check_fill
-from marketdata.settings import Settings
+from marketdata.settings import Settings, brokers
 
 if TYPE_CHECKING:
     from marketdata.provider.live import LiveCandles
@@ -54,12 +54,15 @@ class Provider:
             clock: the time now, which decides what candle is still open.
 
         Raises:
-            UsageError: a setting is wrong, a store and a lake are given, or what the store needs is not
-                installed.
+            UsageError: a setting or an argument is wrong, a store and a lake are given, or what the store
+                needs is not installed.
         """
         if database_url is not None and lake is not None:
             msg = "A provider reads a store or a lake, and both are given."
             raise UsageError(msg, hint="Leave out database_url or lake.")
+        if kafka is not None and brokers(kafka) is None:
+            msg = f"kafka = {kafka!r} is no list of brokers."
+            raise UsageError(msg, hint="Write it as 'HOST:PORT,HOST:PORT'.")
         self._reader = open_reader(settings, database_url, lake)
         self._settings, self._kafka = settings, kafka
         self._clock = clock

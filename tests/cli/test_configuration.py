@@ -65,6 +65,17 @@ def test_a_setting_that_cannot_be_is_one_line(marketdata: Command, monkeypatch: 
     assert "MARKETDATA_WORKERS = 'many'" in result.error
 
 
+def test_a_broker_list_of_another_program_hinders_no_command_without_kafka(
+    marketdata: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "foo")
+    shown = marketdata("settings", columns=160)
+    assert shown.code == 0
+    variable = "MARKETDATA_KAFKA_BOOTSTRAP_SERVERS"
+    assert origin(shown.text, variable) == ["foo", "KAFKA_BOOTSTRAP_SERVERS"]
+    assert "empty" in marketdata("coverage").error
+
+
 def test_a_bad_market_file_is_one_line(
     marketdata: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

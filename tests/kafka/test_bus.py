@@ -389,8 +389,20 @@ def test_the_variable_of_kafkas_own_tools_is_taken_where_ours_is_not_set(
     monkeypatch.setenv("MARKETDATA_KAFKA_BOOTSTRAP_SERVERS", "ours:9092, other:9093")
     assert Settings.load().kafka_bootstrap_servers == "ours:9092,other:9093"
     monkeypatch.setenv("MARKETDATA_KAFKA_BOOTSTRAP_SERVERS", "no port")
-    with pytest.raises(UsageError, match="HOST:PORT"):
+    with pytest.raises(UsageError, match=r"^MARKETDATA_KAFKA_BOOTSTRAP_SERVERS = 'no port' .* HOST:PORT"):
         Settings.load()
+
+
+def test_the_variable_of_kafkas_own_tools_is_refused_by_name_where_kafka_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It may be meant for another program: whoever reads the lake is not bothered."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MARKETDATA_KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "foo")
+    settings = Settings.load()
+    with pytest.raises(UsageError, match=r"^KAFKA_BOOTSTRAP_SERVERS = 'foo' is no list HOST:PORT"):
+        Cluster.of(settings)
 
 
 def test_a_mock_cluster_serves_other_clients_and_says_what_it_is() -> None:
