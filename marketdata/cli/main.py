@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -417,6 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Entry point of the ``marketdata`` command."""
+    _prepare_streams()
     code = main()
     try:
         sys.stdout.flush()
@@ -429,6 +431,16 @@ def run() -> None:
         # Threads that wait for an exchange would hold the exit up. Every write is atomic, nothing is lost.
         os._exit(code)
     sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """A stream that is closed leads nowhere, and stdout shows what its encoding lacks as an escape."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It takes the number of the closed one, so that no file of ours gets what is meant for a stream.
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - stays open
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _with_others(group: Any, arguments: Sequence[str]) -> Any:

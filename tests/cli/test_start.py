@@ -1,12 +1,17 @@
 """How the command starts, and how it answers what is typed wrongly."""
 
+import os
 import subprocess
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from marketdata import __version__
+from marketdata.manifest import Status
 from tests.cli.conftest import Command
+from tests.cli.lakes import BTC, DAY, open_lake, put_day, some_trades
 
 # typer brings pydantic along for the options of a command; the rest is a matter of where we import.
 HEAVY = {
@@ -99,6 +104,60 @@ def test_the_installed_command_answers_in_one_line() -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "error: Missing argument 'MARKET'. See marketdata candles --help.\n"
+
+
+@pytest.mark.parametrize(
+    ("closing", "arguments", "code", "said"),
+    [
+        (">&-", ["settings"], 0, ""),
+        (">&-", ["--version"], 0, ""),
+        (">&-", ["candles", "kraken:BTC/USD", "--last", "1d", "-f", "csv"], 0, "warning"),
+        (">&-", ["candles", "kraken:BTC/USD", "--last", "1d", "-f", "table"], 0, "warning"),
+        ("2>&-", ["candles"], 2, ""),
+        ("<&- >&- 2>&-", ["settings"], 0, ""),
+    ],
+)
+def test_a_stream_that_is_closed_hinders_nothing(
+    home: Path, closing: str, arguments: list[str], code: int, said: str
+) -> None:
+    today = datetime.now(UTC).date()
+    put_day(open_lake(home), BTC, today, some_trades(today, 1), status=Status.UNKNOWN)
+    program = [sys.executable, "-c", "from marketdata.cli.main import run; run()", *arguments]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closing}', "sh", *program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert "Traceback" not in done.stderr
+    assert "error" not in done.stderr
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [(["settings"], "/h\xe9/home"), (["report", "--day", "2025-06-01"], r"/h\xe9/home")],
+)
+def test_what_the_encoding_of_stdout_lacks_is_no_failure(
+    home: Path, tmp_path: Path, arguments: list[str], shown: str
+) -> None:
+    put_day(open_lake(tmp_path / "h\xe9" / "home"), BTC, DAY)
+    done = subprocess.run(
+        [sys.executable, "-c", "from marketdata.cli.main import run; run()", *arguments],
+        capture_output=True,
+        check=False,
+        timeout=300,
+        env={
+            **os.environ,
+            "PYTHONIOENCODING": "ascii",
+            "COLUMNS": "250",
+            "MARKETDATA_HOME": str(tmp_path / "h\xe9" / "home"),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout.decode()
 
 
 def test_a_bug_is_one_line_and_debug_shows_where(
