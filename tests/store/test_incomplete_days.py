@@ -154,3 +154,19 @@ def test_a_candle_of_the_stream_gives_way_to_one_of_more_trades(database: str) -
     _, report = load(database, told, covered=[(START, told["time"][-1])])
     assert report.candles_changed == 1
     assert by_source(database) == {"batch": [START]}
+
+
+def test_in_compressed_chunks_an_incomplete_day_leaves_the_same_rows(database: str, timescale: str) -> None:
+    stream(database)
+    with connect(database, autocommit=True) as connection:
+        for table in ("trade", "candle"):
+            connection.execute(f"SELECT compress_chunk(c) FROM show_chunks('{table}') AS c")
+    early = LIVE.head(2_000)
+    _, report = load(database, early, ids=Ids.SEQUENTIAL, covered=[(START, STOP)])
+    assert (report.rows, report.candles_removed) == (2_000, 0)
+    assert holds(database, LIVE)
+    # Rows that stay lie between those of the file.
+    lacking = early.filter(~TRADES.is_between(early["trade_id"][500], early["trade_id"][509]))
+    manifest, _ = load(database, lacking, ids=Ids.SEQUENTIAL, covered=[(START, STOP)])
+    assert (manifest.status, manifest.missing_count) == (Status.GAPS, 10)
+    assert holds(database, LIVE)
