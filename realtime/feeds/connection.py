@@ -8,6 +8,7 @@ What ccxt 4.5 does with frames, and what is done about it here:
   cache is made larger here, and emptied at each look; one that is full is told to the caller.
 - **A call for several symbols returns the trades of one**, though others may have come at the same moment;
   those are seen at their next trade. So each look takes the caches of all.
+- **What comes while nobody waits is seen at the next trade**. So caches are looked at until all are empty.
 - **Kraken's refusal of a subscription reaches nobody**. Its frame is looked for here.
 - Heartbeats and pongs reach nobody; each frame counts here.
 """
@@ -141,9 +142,9 @@ class Connection:
                 # ccxt lets some errors of the network, and of its own reading, out as they are.
                 msg = f"ccxt failed at {self._name}: {type(error).__name__}: {_said(error)}."
                 raise TransientError(msg) from error
-            for symbol in symbols:
-                cache = self._exchange.trades.get(symbol)
-                if cache:
+            while held := [symbol for symbol in symbols if self._exchange.trades.get(symbol)]:
+                for symbol in held:
+                    cache = self._exchange.trades[symbol]
                     rows = list(cache)
                     cache.clear()
                     await trades(symbol, rows, lost=len(rows) >= self._cache_rows)

@@ -45,6 +45,7 @@ class Track:
         self._out, self._refused = out, refused
         # The socket's trades and REST's must not overtake each other on the way out.
         self._turn = asyncio.Lock()
+        self._taking: asyncio.Task[None] | None = None
         # Where the market was, now and then, from ten minutes ago on.
         self._marks: deque[tuple[float, Position]] = deque()
         if tracker.position is not None:
@@ -59,7 +60,30 @@ class Track:
         return self._marks[0][1] if self._marks else None
 
     async def rows(self, rows: Rows, now: float, *, lost: bool) -> None:
-        """Take what the socket brought; ``lost``: others before it may be missing."""
+        """Take what the socket brought; ``lost``: others before it may be missing.
+
+        Once begun it goes on to its end, also when who waits for it is cancelled, as a connection that is
+        given up is: what the tracker has counted is not asked for again. See :meth:`settled`.
+        """
+        self._taking = asyncio.create_task(self._take(rows, now, lost=lost))
+        await asyncio.shield(self._taking)
+
+    async def settled(self) -> None:
+        """Wait until what a connection brought is handed on; if this is cancelled, that ends too.
+
+        Raises:
+            TakerError: whoever takes the trades has failed.
+        """
+        if self._taking is not None:
+            await self._taking
+
+    async def end(self) -> None:
+        """Hand on nothing more."""
+        if self._taking is not None:
+            self._taking.cancel()
+            await asyncio.gather(self._taking, return_exceptions=True)
+
+    async def _take(self, rows: Rows, now: float, *, lost: bool) -> None:
         async with self._turn:
             read = trades_of(self.market.exchange, rows, now=self._clock(), ids=self.tracker.ids)
             if len(read.rejected):

@@ -111,6 +111,8 @@ class WebSocketFeed:
             raise (first.__cause__ or first) if isinstance(first, TakerError) else first from None
         finally:
             self._recovery.close()
+            for track in self._tracks.values():
+                await track.end()
 
     async def _connect(self, table: Mapping[str, object]) -> None:
         backoff = Backoff(random.random)
@@ -152,6 +154,8 @@ class WebSocketFeed:
             ended = (await asyncio.gather(reading, return_exceptions=True))[0]
         if isinstance(ended, Exception) and not isinstance(ended, MarketDataError):
             raise ended
+        for track in self._tracks.values():
+            await track.settled()
         reason = reason or "ended"
         self.events.reconnects[reason] += 1
         self._note("connecting again", reason=reason, error=str(ended or ""))

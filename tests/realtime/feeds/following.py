@@ -40,9 +40,9 @@ class Followed:
 
     async def take(self, market: Market, trades: pl.DataFrame, received: datetime) -> None:
         assert received.tzinfo is not None
-        self.frames.setdefault(market, []).append(trades)
         if self.pause_s:
             await asyncio.sleep(self.pause_s)
+        self.frames.setdefault(market, []).append(trades)
 
     async def keep(self, market: Market | None, rejects: pl.DataFrame) -> None:
         self.refused.append((market, rejects))

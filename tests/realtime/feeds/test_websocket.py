@@ -137,6 +137,26 @@ def test_nothing_is_lost_and_nothing_repeated_when_the_socket_is(
     asyncio.run(follow())
 
 
+def test_what_is_being_handed_on_when_a_socket_is_given_up_arrives_once(exchange_server: Start) -> None:
+    exchange = exchange_server(load=300)
+
+    async def follow() -> None:
+        rules = LivenessRules(silence=0.5, probe=600.0)
+        async with following(exchange, KRAKEN, rules=rules) as followed:
+            await followed.more(KRAKEN, 20)
+            followed.pause_s = 3.0
+            await asyncio.sleep(0.2)
+            stall = {"kind": "ws_stall", "match": "update", "times": 1, "seconds": 30, "lost": True}
+            exchange.faults([stall])
+            await followed.until(lambda: followed.feed.events.reconnects["silent"])
+            exchange.faults([])
+            followed.pause_s = 0.0
+            await followed.more(KRAKEN, 200)
+        assert_nothing_is_missing(exchange, KRAKEN, followed)
+
+    asyncio.run(follow())
+
+
 @BOTH
 def test_a_restarted_feed_brings_what_was_traded_meanwhile_first(
     exchange_server: Start, market: Market
@@ -245,6 +265,27 @@ def test_a_burst_larger_than_what_ccxt_holds_loses_nothing(exchange_server: Star
             await followed.reaches(market, last_id)
         assert_nothing_is_missing(exchange, market, followed)
         assert followed.feed.events.fetched > 0
+
+    asyncio.run(follow())
+
+
+@BOTH
+def test_what_comes_while_trades_are_taken_does_not_wait_for_the_next_trade(
+    exchange_server: Start, market: Market
+) -> None:
+    begin = datetime(2025, 6, 8, 12, tzinfo=UTC)
+    exchange = exchange_server(load=100, now=begin, speed=0.0)
+
+    async def follow() -> None:
+        async with following(exchange, market, rules=CALM) as followed:
+            await followed.until(lambda: followed.feed.events.connections)
+            await asyncio.sleep(0.3)
+            followed.pause_s = 1.0
+            for second in (1, 2):
+                exchange.set_clock(begin + timedelta(seconds=second))
+                await asyncio.sleep(0.3)
+            await followed.reaches(market, history_until(exchange, market, begin + timedelta(seconds=2)))
+        assert_nothing_is_missing(exchange, market, followed)
 
     asyncio.run(follow())
 
