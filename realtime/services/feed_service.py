@@ -2,14 +2,17 @@
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import orjson
 import polars as pl
 import structlog
 
 from marketdata.bus.cluster import Cluster
+from marketdata.bus.consumer import Place
 from marketdata.bus.look import Looker
 from marketdata.bus.messages import (
     ARROW_TRADES,
@@ -24,17 +27,22 @@ from marketdata.bus.messages import (
 from marketdata.bus.producer import Producer
 from marketdata.bus.topics import Topics
 from marketdata.errors import TransientError
+from marketdata.interval import from_us
 from marketdata.market import Market
 from realtime.feeds.base import Feed, Position
 from realtime.health import Health
 from realtime.metrics import Changes, Metrics
+from realtime.services import resuming
 from realtime.services.feed_watch import FeedWatch
 from realtime.services.wire import send_letter
 
+if TYPE_CHECKING:
+    from confluent_kafka import Message as KafkaMessage
+
 _LOG = structlog.stdlib.get_logger(__name__)
 _LOOK_S = 0.5
-# How far back the last trade of a market is looked for in its partition, messages; doubled until it is found.
-_BACK, _FURTHEST = 2_000, 500_000
+# How far back the newest trade of a market is looked for in its partition, messages: half a million in all.
+_STRETCHES, _AT_ONCE = (2_000, 16_000, 128_000, 354_000), 10_000
 _NO_PLACE = -1
 
 
@@ -115,41 +123,73 @@ class FeedService:
         self._changes.see({"exchange": reconnects, "rest": sum(one.requests for one in events)})
 
 
-def positions(where: Cluster | str, topics: Topics, markets: Iterable[Market]) -> dict[Market, Position]:
-    """The last trade of each market that the topic of trades holds; a market without one is left out.
+def positions(
+    where: Cluster | str, topics: Topics, markets: Iterable[Market], now: datetime | None = None
+) -> dict[Market, Position]:
+    """The newest trade of each market that the topic of trades holds, if it is of the last twelve hours.
+
+    Newest by time: the last messages may be a replay of old trades. Partitions are read backwards until the
+    rest of them was appended before the newest trade found, for then nothing in the rest is newer. A market
+    without a trade, or with none so new, is left out.
+
+    Args:
+        now: the time; the machine's by default. Trades more than five minutes later do not count.
 
     Raises:
         TransientError: no broker answers.
     """
-    wanted, found = set(markets), dict[Market, Position]()
+    keys = {key_of(market): market for market in markets}
+    now = now or datetime.now(UTC)
+    oldest = now - resuming.LONGEST
+    found: dict[Market, Position] = {}
+    if not keys:
+        return found
     with Looker(where) as looker:
-        bounds = looker.bounds([topics.trades])
-        back = _BACK
-        while wanted and bounds:
-            stretches = {place: (max(low, high - back), high) for place, (low, high) in bounds.items()}
-            found |= _last(looker, stretches, wanted)
-            wanted -= set(found)
-            # A partition that was read from its beginning has nothing more to tell.
-            bounds = {place: ends for place, ends in bounds.items() if stretches[place][0] > ends[0]}
-            if back >= _FURTHEST:
+        left = looker.bounds([topics.trades])
+        for back in _STRETCHES:
+            stretches = {place: (max(low, high - back), high) for place, (low, high) in left.items()}
+            begun = dict.fromkeys(stretches, now)
+            for messages in _parts(looker.messages(stretches), begun):
+                _keep_newest(found, [message for message in messages if message.key() in keys], now)
+            need = min((max(found[one].time, oldest) if one in found else oldest) for one in keys.values())
+            left = {
+                place: (low, stretches[place][0])
+                for place, (low, _) in left.items()
+                if low < stretches[place][0] and begun[place] > need
+            }
+            if not left:
                 break
-            back *= 8
+    for market in [market for market, at in found.items() if at.time < oldest]:
+        _LOG.warning(
+            "too long ago to go on behind; what was traded since is left to the batch side",
+            market=str(market),
+            last=str(found.pop(market).time),
+        )
     return found
 
 
-def _last(
-    looker: Looker, stretches: Mapping[tuple[str, int], tuple[int, int]], wanted: Iterable[Market]
-) -> dict[Market, Position]:
-    keys = {key_of(market) for market in wanted}
-    messages = [message for message in looker.messages(stretches) if message.key() in keys]
-    far = datetime.fromisoformat(
-        "2200-01-01T00:00:00+00:00"
-    )  # whether it was in the future is not asked here
-    found = {}
-    for batch in decode_trades(messages, now=far).batches:
+def _parts(
+    messages: "Iterator[KafkaMessage]", begun: dict[Place, datetime]
+) -> "Iterator[list[KafkaMessage]]":
+    """So many messages at once, all of them; ``begun``: when the first of each partition was appended."""
+    seen = set[Place]()
+    while part := list(islice(messages, _AT_ONCE)):
+        for message in part:
+            place = (str(message.topic()), int(message.partition() or 0))
+            if place not in seen:
+                seen.add(place)
+                kind, appended_ms = message.timestamp()
+                if kind:
+                    begun[place] = from_us(appended_ms * 1_000)
+        yield part
+
+
+def _keep_newest(found: dict[Market, Position], messages: "list[KafkaMessage]", now: datetime) -> None:
+    for batch in decode_trades(messages, now=now).batches:
         last = batch.trades.sort("time", "trade_id").row(-1, named=True)
-        found[batch.market] = Position(last["trade_id"], last["time"])
-    return found
+        known = found.get(batch.market)
+        if known is None or (known.time, known.trade_id) < (last["time"], last["trade_id"]):
+            found[batch.market] = Position(last["trade_id"], last["time"])
 
 
 async def published(service: FeedService, stop: threading.Event, *, pause_s: float = 2.0) -> None:

@@ -154,5 +154,6 @@ def test_a_feed_goes_on_behind_the_last_trade_in_the_topic(settings: Settings) -
     trades = day_of_trades(7, 50, 10.0)
     send(settings, encode_trades(trades[:-1]))
     send(settings, encode_trades(trades[:10]), ETH)
-    found = positions(settings.kafka_bootstrap_servers or "", Topics.of(settings), [BTC, ETH])
+    now = trades["time"][-1]
+    found = positions(settings.kafka_bootstrap_servers or "", Topics.of(settings), [BTC, ETH], now)
     assert {market: at.trade_id for market, at in found.items()} == {BTC: 1_049, ETH: 1_009}
