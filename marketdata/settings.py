@@ -86,10 +86,13 @@ class Settings(BaseSettings):
         int | None,
         Field(
             ge=0,
+            le=3_600_000,
             description="Pause between two requests to one exchange, in ms. Default: ccxt's figure.",
         ),
     ] = None
-    request_timeout_s: Annotated[float, Field(gt=0, description="Seconds to wait for an answer.")] = 20.0
+    request_timeout_s: Annotated[
+        float, Field(gt=0, le=3600, description="Seconds to wait for an answer.")
+    ] = 20.0
     request_attempts: Annotated[
         int, Field(ge=1, description="How often one request is tried before its error is reported.")
     ] = 6
@@ -231,7 +234,7 @@ class Settings(BaseSettings):
     @classmethod
     def _lake(cls, lake: str | None) -> str | None:
         """The same for a lake on this machine."""
-        return lake if lake is None or "://" in lake else str(_expanded(Path(lake)))
+        return None if lake is None else lake_place(lake)
 
     @field_validator("kraken_url", "binance_url", "binance_archive_url", "s3_endpoint_url", "dagster_url")
     @classmethod
@@ -337,6 +340,22 @@ class Settings(BaseSettings):
         return read_market_file(self.markets or Path(__file__).with_name("markets.toml"))
 
 
+def lake_place(text: str) -> str:
+    """Where a lake lies that somebody has written: an absolute path or an URL.
+
+    Raises:
+        ValueError: it is nearly an URL, and as a path a folder below the current one; says how to write it.
+    """
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in ("s3", "file") and not rest.startswith("//"):
+        msg = f"an URL of that kind begins with {scheme}://"
+        raise ValueError(msg)
+    if colon and scheme == "file" and not rest.startswith("///"):
+        msg = "a folder of this machine is file:///FOLDER with three slashes, or its path"
+        raise ValueError(msg)
+    return text if "://" in text else str(_expanded(Path(text)))
+
+
 def brokers(text: str) -> str | None:
     """The brokers of a list HOST:PORT,HOST:PORT, or ``None`` where it is none."""
     parts = [part.strip() for part in text.split(",")]
@@ -408,4 +427,8 @@ def _tracked(entry: dict[str, Any], where: str) -> Tracked:
 
 
 def _expanded(path: Path) -> Path:
-    return path.expanduser().absolute()
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        msg = f"no home folder is known for {path.parts[0]}"
+        raise ValueError(msg) from None

@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from marketdata.errors import MarketDataError, UnknownName, UsageError
+from marketdata.lake import Lake
 from marketdata.market import Market
 from marketdata.settings import Settings, Tracked, read_market_file
 from marketdata.thresholds import Thresholds
@@ -86,12 +87,34 @@ def test_a_lake_url_stays_as_it_is() -> None:
     assert Settings.load(lake="s3://bucket/prefix").lake_url == "s3://bucket/prefix"
 
 
+def test_a_folder_may_have_the_name_of_a_scheme(tmp_path: Path) -> None:
+    for name in ("s3", "file"):
+        assert Settings.load(lake=name).lake_url == str(tmp_path / name)
+        assert Lake.open(name).url == str(tmp_path / name)
+    assert Lake.open(f"file://{tmp_path}/lake").url == str(tmp_path / "lake")
+
+
+@pytest.mark.parametrize("place", ["file://tmp/x", "file:/tmp/x", "s3:/bucket", "~nobody-of-that-name/x"])
+def test_a_lake_that_is_opened_by_hand_is_refused_alike(place: str) -> None:
+    with pytest.raises(UsageError, match=f"A lake cannot lie at '{place}': "):
+        Lake.open(place)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("MARKETDATA_WORKERS", "many"),
         ("MARKETDATA_WORKERS", "0"),
         ("MARKETDATA_REQUEST_TIMEOUT_S", "-1"),
+        ("MARKETDATA_REQUEST_TIMEOUT_S", "inf"),
+        ("MARKETDATA_REQUEST_TIMEOUT_S", "nan"),
+        ("MARKETDATA_REQUEST_TIMEOUT_S", "3601"),
+        ("MARKETDATA_REQUEST_INTERVAL_MS", "99999999999999999999"),
+        ("MARKETDATA_HOME", "~nobody-of-that-name/x"),
+        ("MARKETDATA_LAKE", "~nobody-of-that-name/x"),
+        ("MARKETDATA_LAKE", "file://tmp/x"),
+        ("MARKETDATA_LAKE", "file:/tmp/x"),
+        ("MARKETDATA_LAKE", "s3:/bucket/x"),
         ("MARKETDATA_KRAKEN_URL", "api.kraken.com"),
         ("MARKETDATA_BINANCE_URL", "ftp://binance"),
     ],

@@ -11,7 +11,7 @@ from pyarrow import fs as pafs
 
 from marketdata.errors import MarketDataError, StorageError, UsageError
 from marketdata.lake import paths
-from marketdata.settings import Settings
+from marketdata.settings import Settings, lake_place
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -116,7 +116,11 @@ def open_storage(url: str, settings: Settings) -> Storage:
         UsageError: the URL is of another kind, or half of a key is set.
         StorageError: the bucket does not exist or refuses the key.
     """
-    scheme, mark, rest = url.partition("://")
+    try:
+        scheme, mark, rest = lake_place(url).partition("://")
+    except ValueError as error:
+        msg = f"A lake cannot lie at {url!r}: {error}."
+        raise UsageError(msg, hint="Use a path on this machine or s3://bucket/prefix.") from None
     if mark and scheme == "s3":
         root = rest.strip("/")
         if not root:
@@ -128,7 +132,7 @@ def open_storage(url: str, settings: Settings) -> Storage:
     if mark and scheme != "file":
         msg = f"A lake cannot lie at {url!r}: {scheme!r} is not known."
         raise UsageError(msg, hint="Use a path on this machine or s3://bucket/prefix.")
-    path = Path(rest if mark else url).expanduser().absolute()
+    path = Path(rest if mark else scheme)
     return Storage(path.as_posix(), pafs.LocalFileSystem(), path.as_posix(), is_local=True)
 
 
