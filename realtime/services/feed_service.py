@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Any
 
 import orjson
 import polars as pl
@@ -35,9 +35,6 @@ from realtime.metrics import Changes, Metrics
 from realtime.services import resuming
 from realtime.services.feed_watch import FeedWatch
 from realtime.services.wire import send_letter
-
-if TYPE_CHECKING:
-    from confluent_kafka import Message as KafkaMessage
 
 _LOG = structlog.stdlib.get_logger(__name__)
 _LOOK_S = 0.5
@@ -168,9 +165,7 @@ def positions(
     return found
 
 
-def _parts(
-    messages: "Iterator[KafkaMessage]", begun: dict[Place, datetime]
-) -> "Iterator[list[KafkaMessage]]":
+def _parts(messages: Iterator[Any], begun: dict[Place, datetime]) -> Iterator[list[Any]]:
     """So many messages at once, all of them; ``begun``: when the first of each partition was appended."""
     seen = set[Place]()
     while part := list(islice(messages, _AT_ONCE)):
@@ -184,7 +179,7 @@ def _parts(
         yield part
 
 
-def _keep_newest(found: dict[Market, Position], messages: "list[KafkaMessage]", now: datetime) -> None:
+def _keep_newest(found: dict[Market, Position], messages: list[Any], now: datetime) -> None:
     for batch in decode_trades(messages, now=now).batches:
         last = batch.trades.sort("time", "trade_id").row(-1, named=True)
         known = found.get(batch.market)
