@@ -78,8 +78,11 @@ class Interval:
         return from_us(self.floor_us(to_us(time)))
 
     def ceil(self, time: datetime) -> datetime:
-        """First open time at or after ``time`` (an aware datetime)."""
-        return from_us(self.ceil_us(to_us(time)))
+        """First open time at or after ``time`` (an aware datetime); at the end of the calendar the last."""
+        try:
+            return from_us(self.ceil_us(to_us(time)))
+        except OverflowError:
+            return self.floor(time)
 
     def floor_expr(self, time: pl.Expr) -> pl.Expr:
         """Polars expression of :meth:`floor` over a ``Datetime("us", "UTC")`` column."""

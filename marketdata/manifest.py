@@ -30,9 +30,9 @@ class Ids(StrEnum):
 
 
 def day_window(day: date) -> tuple[datetime, datetime]:
-    """Start (inclusive) and end (exclusive) of a UTC day."""
+    """Start (inclusive) and end (exclusive) of a UTC day; no time is after the last of the calendar."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return start, start + timedelta(days=1)
+    return start, datetime.max.replace(tzinfo=UTC) if day == date.max else start + timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)

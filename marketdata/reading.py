@@ -118,8 +118,7 @@ def candles(
     found = _candles(lake, market, interval, first, last)
     if fill is None:
         return found
-    days = _days(first, last)
-    held = lake.manifests(market, days[0], days[-1] + timedelta(days=1)) if days else []
+    held = lake.manifests(market, first.date(), day_after(last)) if first < last else []
     complete = {manifest.day for manifest in held if manifest.status is Status.COMPLETE}
     return filled(found, interval, (first, last), complete, lambda edge: _close_before(lake, market, edge))
 
@@ -275,6 +274,13 @@ def last_of(
         span *= 4
 
 
+def day_after(end: datetime) -> date | None:
+    """The first UTC day that a range up to ``end`` does not touch; ``None`` where the calendar ends first."""
+    if end == day_window(end.date())[0]:
+        return end.date()
+    return None if end.date() == date.max else end.date() + timedelta(days=1)
+
+
 def known_from(day: date, status: str, first_time: datetime | None) -> datetime | None:
     """From when on the data of a day is whole: its start when it is complete, else its first trade."""
     return day_window(day)[0] if status == Status.COMPLETE else first_time
@@ -284,10 +290,10 @@ def _complete_runs(
     complete: Collection[date], start: datetime, end: datetime
 ) -> Iterator[tuple[datetime, datetime]]:
     """Stretches of ``[start, end)`` made of days that are known to be complete."""
-    for whole, run in groupby(_days(start, end), key=complete.__contains__):
-        if whole:
-            stretch = list(run)
-            yield max(start, day_window(stretch[0])[0]), min(end, day_window(stretch[-1])[1])
+    days = sorted(day for day in complete if start.date() <= day and day_window(day)[0] < end)
+    for _, run in groupby(enumerate(days), key=lambda numbered: numbered[1].toordinal() - numbered[0]):
+        stretch = [day for _, day in run]
+        yield max(start, day_window(stretch[0])[0]), min(end, day_window(stretch[-1])[1])
 
 
 def closes_from(edge: datetime, complete: Collection[date]) -> datetime | None:

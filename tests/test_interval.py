@@ -54,6 +54,12 @@ def test_every_microsecond_lies_in_exactly_one_interval(interval: Interval, time
     assert interval.floor_us(opened - 1) == opened - interval.us
 
 
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_the_calendar_ends_with_the_last_interval(interval: Interval) -> None:
+    end = datetime.max.replace(tzinfo=UTC)
+    assert interval.ceil(end) == interval.floor(end) > end - interval.width
+
+
 @given(ANY_INTERVAL, ANY_US)
 def test_ceil_is_the_first_open_time_not_before(interval: Interval, time_us: int) -> None:
     ceiling = interval.ceil_us(time_us)

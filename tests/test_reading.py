@@ -1,6 +1,6 @@
 """Reading candles of any interval, whole at both edges, filled only where a day is known to be complete."""
 
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import polars as pl
@@ -63,6 +63,15 @@ def test_a_range_inside_one_candle_holds_none(lake: Lake) -> None:
     found = reading.candles(lake, BTC, "1d", at("2025-06-03 01:00"), at("2025-06-03 02:00"))
     assert found.is_empty()
     assert found.schema == CANDLE_SCHEMA
+
+
+@pytest.mark.parametrize("interval", ["1s", "10s", "1m", "1h", "1d", "1w"])
+def test_a_range_may_end_with_the_calendar(lake: Lake, interval: str) -> None:
+    start, end = at("2025-06-08"), datetime.max.replace(tzinfo=UTC)
+    assert reading.candles(lake, BTC, interval, end - timedelta(days=1), end, fill="previous").is_empty()
+    if interval != "1s":  # every second of days would be a million rows
+        held = reading.candles(lake, BTC, interval, start, at("2025-07-07"), fill="previous")
+        assert reading.candles(lake, BTC, interval, start, end, fill="previous").equals(held)
 
 
 def test_only_days_that_are_touched_are_opened(empty: Lake) -> None:

@@ -120,10 +120,7 @@ def widths_of(intervals: Any) -> list[Interval]:
 
 def opens_from(interval: Interval, time: datetime) -> datetime:
     """The first open time at or after ``time``; at the end of the calendar the last there is."""
-    try:
-        return interval.ceil(time)
-    except OverflowError:
-        return interval.floor(time)
+    return interval.ceil(time)
 
 
 def show(instant: datetime) -> str:

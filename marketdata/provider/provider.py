@@ -17,7 +17,6 @@ from marketdata.provider.arguments import (
     check_count,
     check_order,
     instant,
-    opens_from,
     show,
     spellings,
     time_range,
@@ -25,7 +24,7 @@ from marketdata.provider.arguments import (
     widths_of,
 )
 from marketdata.provider.readers import Reader, open_reader
-from marketdata.reading import DataRange, Wanted, check_fill
+from marketdata.reading import DataRange, Wanted, check_fill, day_after
 from marketdata.settings import Settings, brokers
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ class Provider:
         widths = widths_of(intervals)
         first, last = time_range(start, end)
         chosen = self._market(market)
-        wanted = [Wanted(width, opens_from(width, first), opens_from(width, last)) for width in widths]
+        wanted = [Wanted(width, width.ceil(first), width.ceil(last)) for width in widths]
         frames = reader.candles(chosen, wanted, fill=fill is not None, details=details) if wanted else []
         if wanted and all(frame.is_empty() for frame in frames):
             self._require_data(chosen)
@@ -320,7 +319,7 @@ class Provider:
         )
         if first is not None and last is not None:
             check_order(first, last)
-        last_day = None if last is None else Interval.parse("1d").ceil(last).date()
+        last_day = None if last is None else day_after(last)
         chosen = None if market is None else self._market(market)
         return reader.coverage(chosen, None if first is None else first.date(), last_day)
 

@@ -269,7 +269,7 @@ def _pages(connection: Connection, market_id: int, wanted: Wanted, *, details: b
     interval, start, end = wanted.interval, wanted.start, wanted.end
     frames: list[pl.DataFrame] = []
     while start < end or not frames:
-        page = Wanted(interval, start, min(end, start + PAGE * interval.width))
+        page = Wanted(interval, start, start + min(end - start, PAGE * interval.width))
         frames.append(_page(connection, market_id, page, details=details))
         start = page.end
     return frames[0] if len(frames) == 1 else pl.concat(frames)
@@ -334,7 +334,7 @@ def _statuses(connection: Connection, market_id: int, start: datetime, end: date
 
 def _filled(connection: Connection, market_id: int, frame: pl.DataFrame, wanted: Wanted) -> pl.DataFrame:
     """The same filling as the lake's, from what the store knows of its days."""
-    earliest = wanted.start - timedelta(days=reading.LOOK_BACK_DAYS + 1)
+    earliest = max(wanted.start, DAWN) - timedelta(days=reading.LOOK_BACK_DAYS + 1)
     statuses = _statuses(connection, market_id, earliest, wanted.end)
     complete = set(statuses.filter(pl.col("status") == Status.COMPLETE)["day"])
 

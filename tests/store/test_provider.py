@@ -19,6 +19,7 @@ from marketdata.errors import NoData, TransientError, UnknownName, UsageError
 from marketdata.interval import INTERVALS
 from marketdata.lake import Lake
 from marketdata.manifest import Status
+from marketdata.provider.arguments import instant
 from marketdata.settings import Settings
 from marketdata.store import queries, wider
 from marketdata.store.engine import connect
@@ -331,6 +332,35 @@ def test_a_range_that_is_far_longer_than_the_data_is_cut_to_it(store: Provider, 
         assert_frame_equal(ours, lake.candles(BTC, interval, "0001-01-01", "9999-12-31"), rel_tol=1e-9)
         assert_frame_equal(ours, store.candles(BTC, interval, "2025-05-26", "2025-06-16"))
     assert store.trades(BTC, "0001-01-01", "9999-12-31").equals(lake.trades(BTC, "2025-01-01", "2026-01-01"))
+
+
+DAWN, DUSK = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+A_DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize("interval", ALL)
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(DAWN, DAWN + A_DAY), (DUSK - A_DAY, DUSK), (DUSK, DUSK), ("2025-06-10", DUSK), (DAWN, "2025-06-03")],
+)
+def test_a_range_may_reach_to_either_end_of_the_calendar(
+    store: Provider, lake: Provider, interval: str, start: datetime | str, end: datetime | str
+) -> None:
+    for fill in (None, "previous"):
+        if fill and (interval, start, end) == ("1s", "2025-06-10", DUSK):
+            continue  # every second of days would be a million rows
+        ours = store.candles(BTC, interval, start, end, fill, details=True)
+        assert_frame_equal(ours, lake.candles(BTC, interval, start, end, fill, details=True), rel_tol=1e-9)
+        inside = lake.candles(BTC, interval, "2025-05-26", "2025-06-16").filter(
+            (pl.col("open_time") >= instant(start, "start")) & (pl.col("open_time") < instant(end, "end"))
+        )
+        assert set(inside["open_time"]) <= set(ours["open_time"])
+        assert fill or len(ours) == len(inside)
+    for provider in (store, lake):
+        days = provider.coverage(BTC, start, end)["day"].to_list()
+        first, last = instant(start, "start").date(), instant(end, "end").date()
+        assert days == [day for day in provider.coverage(BTC)["day"] if first <= day < last]
+        assert len(provider.trades(BTC, start, end)) >= 0
 
 
 def test_candles_without_trades_of_their_own_come_with_nulls(database: str) -> None:
