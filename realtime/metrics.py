@@ -23,6 +23,7 @@ class Metrics:
         self.rejected = self._counter("messages_rejected", "Messages or trades refused", "reason")
         self.rows = self._counter("rows_stored", "Rows the store has taken", "outcome")
         self.reconnects = self._counter("reconnects", "Connections opened after the first", "to")
+        self.renumbered = self._counter("ids_begun_anew", "Times that a market's ids began anew")
         self.restarts = self._counter("partition_restarts", "Partitions begun again after a failed commit")
         self.rebalances = self._counter("rebalances", "Partitions given or taken", "change")
         self.history = self._counter("first_candles", "First candles completed from history", "outcome")

@@ -42,6 +42,7 @@ class FeedEvents:
         overflows: times that a buffer was full, so that what was dropped is asked for by REST.
         rejected: rows and frames refused, by reason.
         not_served: ids that REST does not serve either; the feed went on without them.
+        renumbered: times that a market's ids began anew, or the position was wrong.
         last_frame: when something was last received, of whatever kind.
         last_trade: time of the newest trade by market.
         notes: the last things worth a line, oldest first.
@@ -56,6 +57,7 @@ class FeedEvents:
     overflows: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     not_served: int = 0
+    renumbered: int = 0
     last_frame: datetime | None = None
     last_trade: dict[Market, datetime] = field(default_factory=dict)
     notes: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_NOTES))

@@ -54,7 +54,7 @@ class Overlap:
         """
         self._settle, self._again, self._limit = settle, again, limit
         self.position = position
-        self.repeats = self.overflows = self.far = 0
+        self.repeats = self.overflows = self.far = self.renumbered = 0
         self._start = position
         # For the newest row of each of the last frames: when, by the exchange's time, ``now`` was 0.
         self._zeros: deque[datetime] = deque(maxlen=_HEARD)
@@ -188,13 +188,17 @@ class _Ids:
 
     def __init__(self, start: Position | None) -> None:
         self._seen = Seen()
-        self._start = -1 if start is None else start.trade_id
+        self._start = start
 
     def new_view(self, view: str) -> None:
         """Ids do not depend on who shows them."""
 
     def fresh(self, trades: pl.DataFrame, view: str) -> pl.DataFrame:  # noqa: ARG002
-        later = trades.filter(pl.col("trade_id") > self._start)
+        later = trades
+        if self._start is not None:
+            # Ids need not rise, and that of the start may be wrong: what is newer was not handed on before.
+            newer = pl.col("time") > self._start.time
+            later = trades.filter((pl.col("trade_id") > self._start.trade_id) | newer)
         return later.filter(pl.Series(self._seen.unseen(later["trade_id"].to_numpy()), dtype=pl.Boolean))
 
 

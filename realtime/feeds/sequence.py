@@ -11,15 +11,19 @@ A hole is only asked for after ``patience``: frames may come in another order th
 what lies behind the hole waits. The number of rows that wait is bounded: beyond it the newest are let go, and
 asked for by REST when their turn comes. Rows that REST does not serve either are given up after ``tries``;
 one that comes later all the same is handed on then.
+
+A position is not trusted for ever: one that newer trades with lower ids contradict is asked about, and given
+up when REST shows such trades too (:mod:`realtime.feeds.doubt`). Then the first of them begins a new count.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from marketdata.trade import empty_trades
+from marketdata.trade import FUTURE_TOLERANCE, empty_trades
 from realtime.feeds.base import Position
+from realtime.feeds.doubt import Doubt
 from realtime.feeds.waiting import Waiting, run
 
 _PATIENCE_S, _SETTLE_S = 0.25, 1.0
@@ -29,6 +33,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 # Ids so far beyond what REST serves are no trades of this market.
 _FAR = 1_000_000
 _KEPT_GAPS = 1_000
+# Neighbours may have times in another order than their ids.
+_DISORDER = timedelta(seconds=1)
 _NOTHING = Position(-1, datetime(1970, 1, 1, tzinfo=UTC))
 
 
@@ -84,12 +90,17 @@ class Sequence:
             tries: times that REST is asked for rows it does not have but should.
         """
         self._patience, self._settle, self._limit, self._tries = patience, settle, limit, tries
-        self.repeats = self.overflows = self.far = 0
+        self.repeats = self.overflows = self.far = self.renumbered = 0
         self.gaps: list[Gap] = []
         self._begun = position is not None
         # The last row handed on, and the row before the first of all.
         self._last = position or _NOTHING
         self._beginning = self._last.trade_id
+        # Of all that was handed on: a single row's time may be wrong.
+        self._newest_time = self._last.time
+        self._doubt = Doubt()
+        self._doubt_at: float | None = None
+        self._doubted = 0
         self._waiting = Waiting()
         # The newest row that was let go, and is asked for when what is before it has come.
         self._let_go: Position | None = None
@@ -130,9 +141,16 @@ class Sequence:
 
     def request(self, now: float) -> Request | None:
         """What to ask REST for now; the answer must be told."""
-        if self._asking is not None or self._ask_at is None or now < self._ask_at:
+        if self._asking is not None:
             return None
-        self._asking, self._newest_fetched = self._wanted(), -1
+        if self._doubt_at is not None and now >= self._doubt_at and self._doubt.grave:
+            newest = self._doubt.rows["time"].max()
+            self._asking = Request(
+                None, None, self._since(), newest if isinstance(newest, datetime) else None
+            )
+        elif self._ask_at is not None and now >= self._ask_at:
+            self._asking = self._wanted()
+        self._newest_fetched = -1
         return self._asking
 
     def lost(self, now: float) -> None:
@@ -152,12 +170,17 @@ class Sequence:
         repeats = self.repeats
         # What REST says of an id goes before what a socket said.
         self._waiting.discard(trades["trade_id"])
-        ready = self._take(trades, now)
+        ready = self._take_by_count(trades, now) if self._doubting else self._take(trades, now)
         self.repeats = repeats
         return ready
 
     def ended(self, now: float) -> tuple[pl.DataFrame, Gap | None]:
         """The answer is complete: what can be handed on because ids were given up, and those ids."""
+        if self._doubting:
+            # If REST has not shown it, that may be its delay; the next trade by the old count ends the doubt.
+            self._doubt.ended()
+            self._doubted += 1
+            self._doubt_at = now + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self._doubted - 1))
         self._answered()
         if not self._hole():
             self._settled(now)
@@ -182,11 +205,20 @@ class Sequence:
     def failed(self, now: float) -> None:
         """REST could not be asked; it is asked again later, and nothing behind the hole goes on."""
         self._failed += 1
+        again = now + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self._failed - 1))
+        if self._doubting:
+            self._doubt_at = again
+        else:
+            self._ask_at = again
         self._asking = None
-        self._ask_at = now + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** (self._failed - 1))
 
     def refused(self, now: float) -> tuple[pl.DataFrame, Gap | None]:
         """REST will never serve this: go on without."""
+        if self._doubting and self._doubt.grave:
+            # There is only the socket's word.
+            ready = self._begin_anew(self._doubt.clear().sort("trade_id"), now)
+            self._answered()
+            return ready, None
         self._answered()
         if not self._hole():
             self._settled(now)
@@ -196,12 +228,25 @@ class Sequence:
     def _hole(self) -> bool:
         return bool(len(self._waiting)) or self._let_go is not None
 
+    @property
+    def _doubting(self) -> bool:
+        """Whether what is being asked is what has been traded since the position, by whatever ids."""
+        return self._asking is not None and self._asking.first_id is None
+
+    def _since(self, there: Position | None = None) -> datetime:
+        """The time of the last trade, unless it cannot be: then what no accepted row's time is ahead by."""
+        bound = self._newest_time - FUTURE_TOLERANCE
+        if there is not None and there.time < self._last.time - _DISORDER:
+            return bound
+        return max(self._last.time, bound)
+
     def _wanted(self) -> Request:
-        first, since = self._last.trade_id + 1, self._last.time
+        first = self._last.trade_id + 1
         there = self._waiting.behind_holes(first + _PAGE) or self._let_go
+        since = self._since(there)
         if there is None:
             return Request(first, None, since)
-        return Request(first, there.trade_id, since, max(since, there.time))
+        return Request(first, there.trade_id, since, max(self._last.time, there.time))
 
     def _take(self, trades: pl.DataFrame, now: float) -> pl.DataFrame:
         if trades.is_empty():
@@ -221,8 +266,9 @@ class Sequence:
             ready = self._waiting.take(expected)
             self._bound()
         if len(ready):
-            self._last = Position(ready["trade_id"][-1], ready["time"][-1])
-            self._tried = self._shown = 0
+            self._moved(ready)
+            self._tried = self._shown = self._doubted = 0
+            self.repeats += len(self._doubt.clear())
         self._look(now, moved=bool(len(ready)))
         return pl.concat([late, ready]) if len(late) else ready
 
@@ -234,9 +280,41 @@ class Sequence:
         fresh = distinct.slice(len(old))
         late = old.head(0)
         if self.gaps:
-            late = old.filter(pl.Series([self._was_given_up(i) for i in old["trade_id"]], dtype=pl.Boolean))
-        self.repeats += int((old["trade_id"] > self._beginning).sum()) - len(late)
+            given_up = pl.Series([self._was_given_up(i) for i in old["trade_id"]], dtype=pl.Boolean)
+            late, old = old.filter(given_up), old.filter(~given_up)
+        old = self._doubt.see(old, Position(self._last.trade_id, self._newest_time))
+        self.repeats += int((old["trade_id"] > self._beginning).sum())
         return late, fresh
+
+    def _take_by_count(self, page: pl.DataFrame, now: float) -> pl.DataFrame:
+        """Take a page that may begin anew: first what goes by the old count."""
+        held = self._doubt.rows
+        anew = self._doubt.shown(page, Position(self._last.trade_id, self._newest_time))
+        ready = self._take(page.filter(pl.col("trade_id") > self._last.trade_id), now)
+        if anew.is_empty():
+            return ready
+        self._doubt.clear()
+        held = held.filter(pl.col("trade_id") > anew["trade_id"][0])
+        rows = pl.concat([anew, held]).unique("trade_id", keep="first").sort("trade_id")
+        return pl.concat([ready, self._begin_anew(rows, now)])
+
+    def _begin_anew(self, rows: pl.DataFrame, now: float) -> pl.DataFrame:
+        """Count from the first of these rows on; what waits by the old count is no trade of this market."""
+        self.renumbered += 1
+        self.far += len(self._waiting)
+        self._waiting.clear()
+        self._let_go, self.gaps = None, []
+        self._doubt_at, self._doubted, self._tried, self._shown = None, 0, 0, 0
+        self._last = Position(rows["trade_id"][0] - 1, rows["time"][0])
+        self._beginning, self._newest_time = self._last.trade_id, self._last.time
+        self._newest_fetched = rows["trade_id"][-1]
+        return self._take(rows, now)
+
+    def _moved(self, ready: pl.DataFrame) -> None:
+        self._last = Position(ready["trade_id"][-1], ready["time"][-1])
+        newest = ready["time"].max()
+        if isinstance(newest, datetime):
+            self._newest_time = max(self._newest_time, newest)
 
     def _was_given_up(self, trade_id: int) -> bool:
         """Whether an id stood in a gap; from now on it does not."""
@@ -256,6 +334,8 @@ class Sequence:
 
     def _look(self, now: float, *, moved: bool) -> None:
         """Set when to ask REST."""
+        if self._doubt_at is None and self._doubt.grave:
+            self._doubt_at = now + self._patience
         if self._let_go is not None and self._let_go.trade_id <= self._last.trade_id:
             self._let_go = None
         if not self._hole():
@@ -289,6 +369,6 @@ class Sequence:
         self._settled(now)
         ready = self._waiting.take(last.trade_id + 1)
         if len(ready):
-            self._last = Position(ready["trade_id"][-1], ready["time"][-1])
+            self._moved(ready)
         self._look(now, moved=True)
         return ready, gap

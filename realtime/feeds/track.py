@@ -46,6 +46,7 @@ class Track:
         # The socket's trades and REST's must not overtake each other on the way out.
         self._turn = asyncio.Lock()
         self._taking: asyncio.Task[None] | None = None
+        self._far = self._renumbered = 0
         # Where the market was, now and then, from ten minutes ago on.
         self._marks: deque[tuple[float, Position]] = deque()
         if tracker.position is not None:
@@ -105,7 +106,9 @@ class Track:
         try:
             async for page in self._recovery.pages(self.market, request):
                 async with self._turn:
-                    found += await self._hand_on(self.tracker.fetched(page, clock()), fetched=True)
+                    ready = self.tracker.fetched(page, clock())
+                    self._see()
+                    found += await self._hand_on(ready, fetched=True)
         except TransientError as error:
             _LOG.warning("nothing by REST yet", market=str(self.market), error=str(error))
             self.tracker.failed(clock())
@@ -122,14 +125,25 @@ class Track:
 
     async def _go_on(self, end: Callable[[float], tuple[pl.DataFrame, Gap | None]]) -> None:
         async with self._turn:
-            far = self.tracker.far
             ready, gap = end(asyncio.get_running_loop().time())
-            self._events.rejected["id far beyond the exchange's newest"] += self.tracker.far - far
+            self._see()
             if gap is not None:
                 _LOG.error("not served", market=str(self.market), first=gap.first_id, last=gap.last_id)
                 self._note(f"{self.market} ids {gap.first_id} to {gap.last_id} are not served")
                 self._events.not_served += len(gap)
             await self._hand_on(ready)
+
+    def _see(self) -> None:
+        """Count what the tracker has let go, and tell when it counts anew."""
+        if self.tracker.far > self._far:
+            self._events.rejected["id far beyond the exchange's newest"] += self.tracker.far - self._far
+        if self.tracker.renumbered > self._renumbered:
+            self._events.renumbered += self.tracker.renumbered - self._renumbered
+            # Positions by the old count are no place to begin once more.
+            self._marks.clear()
+            _LOG.error("ids begin anew", market=str(self.market))
+            self._note(f"{self.market} ids begin anew: newer trades have lower ones, by REST too")
+        self._far, self._renumbered = self.tracker.far, self.tracker.renumbered
 
     async def _reject(self, rejects: pl.DataFrame) -> None:
         self._events.rejected.update(rejects["reason"].to_list())

@@ -66,6 +66,7 @@ class FeedService:
             {
                 "exchange": self.metrics.reconnects.labels("exchange"),
                 "rest": self.metrics.reconnects.labels("rest for what was missed"),
+                "renumbered": self.metrics.renumbered,
             }
         )
         self.sent = 0
@@ -116,8 +117,13 @@ class FeedService:
         if self._watch is not None:
             self._watch.look()
         events = [feed.events for feed in self._feeds]
-        reconnects = sum(sum(one.reconnects.values()) for one in events)
-        self._changes.see({"exchange": reconnects, "rest": sum(one.requests for one in events)})
+        self._changes.see(
+            {
+                "exchange": sum(one.reconnects.total() for one in events),
+                "rest": sum(one.requests for one in events),
+                "renumbered": sum(one.renumbered for one in events),
+            }
+        )
 
 
 def positions(

@@ -185,3 +185,12 @@ def test_without_ids_each_fill_goes_on_once_over_cuts_and_answers(data: st.DataO
         out += seconds(overlap.fetched(rows(*times), now))
         out += seconds(overlap.ended(now)[0])
     assert sorted(out) == times
+
+
+def test_a_wrong_id_to_go_on_behind_does_not_silence_the_market() -> None:
+    overlap = Overlap(Position(10**15, START + timedelta(seconds=5)), settle=1.0)
+    overlap.connected(0.0)
+    overlap.request(1.0)
+    assert overlap.fetched(rows(4, 5, 6, ids=[4, 5, 6]), 1.0)["trade_id"].to_list() == [6]
+    overlap.ended(1.0)
+    assert overlap.add(rows(7, ids=[7]), 2.0)["trade_id"].to_list() == [7]

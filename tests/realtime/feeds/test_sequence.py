@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -186,6 +187,167 @@ def test_what_rest_says_of_an_id_goes_before_what_the_socket_said() -> None:
     sequence.request(1.0)
     ready = sequence.fetched(trades(5, 6), 1.0)
     assert ready["price"].to_list() == [1.0, 1.0]
+
+
+Rows = list[tuple[int, int]]
+
+
+def timed(rows: Rows) -> pl.DataFrame:
+    """Trades with these ids and seconds."""
+    values = [(i, at(second), 1.0, 1.0, "buy", 1) for i, second in rows]
+    return pl.DataFrame(values, schema=TRADE_SCHEMA, orient="row")
+
+
+class Exchange:
+    """What is traded goes over a socket, and REST serves it by time; its ids may be any."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        self.sequence, self.traded, self.out = sequence, Rows(), Rows()
+        self.now = 0.0
+
+    def trade(self, *rows: tuple[int, int], sent: Rows | None = None) -> None:
+        """These are traded; ``sent``: what the socket makes of them."""
+        self.traded += rows
+        for row in rows if sent is None else sent:
+            self.now += 1.0
+            self.take(self.sequence.add(timed([row]), self.now))
+            self.rest()
+
+    def rest(self) -> None:
+        request = self.sequence.request(self.now)
+        if request is None:
+            return
+        found = [row for row in self.traded if at(row[1]) >= request.since]
+        if request.last_id is not None:
+            found = [row for row in found if row[0] <= request.last_id]
+        for start in range(0, len(found), 7):
+            self.take(self.sequence.fetched(timed(found[start : start + 7]), self.now))
+        self.take(self.sequence.ended(self.now)[0])
+
+    def settle(self) -> None:
+        for _ in range(60):
+            self.now += 1.0
+            self.rest()
+
+    def take(self, ready: pl.DataFrame) -> None:
+        self.out += [
+            (i, int((time - START).total_seconds())) for i, time in ready.select("trade_id", "time").rows()
+        ]
+
+
+def counted(first_id: int, first_second: int, count: int) -> Rows:
+    return [(first_id + n, first_second + n) for n in range(count)]
+
+
+def test_a_corrupt_first_id_does_not_silence_the_market() -> None:
+    exchange = Exchange(Sequence())
+    exchange.trade((500, 0), sent=[(10**15, 0)])
+    exchange.trade(*counted(501, 1, 100))
+    exchange.settle()
+    assert exchange.out == [(10**15, 0), *counted(501, 1, 100)]
+    assert exchange.sequence.renumbered == 1
+
+
+def test_a_corrupt_id_to_go_on_behind_does_not_silence_the_market() -> None:
+    exchange = Exchange(Sequence(Position(10**15, at(0))))
+    exchange.traded = counted(490, -10, 40)
+    exchange.trade(*counted(530, 30, 5))
+    exchange.settle()
+    assert exchange.out == counted(501, 1, 34), "what was traded before the socket was there too"
+
+
+@pytest.mark.parametrize(("position", "begins"), [(50_000, 1), (2_000, 1), (50_000, 40_000), (100, 1)])
+def test_an_exchange_that_counts_anew_is_followed_and_nothing_is_lost(position: int, begins: int) -> None:
+    exchange = Exchange(behind(position - 20))
+    before, after = counted(position - 19, position - 19, 20), counted(begins, position + 1, 100)
+    exchange.trade(*before)
+    exchange.trade(*after)
+    exchange.settle()
+    assert exchange.out == before + after
+    assert exchange.sequence.renumbered == 1
+
+
+def test_an_exchange_that_counts_anew_while_the_socket_is_away_is_followed() -> None:
+    exchange = Exchange(behind(50_000))
+    missed = [*counted(50_001, 50_001, 10), *counted(1, 50_011, 30)]
+    exchange.trade(*missed, sent=[])
+    exchange.sequence.connected(exchange.now)
+    exchange.trade(*counted(31, 50_041, 10))
+    exchange.settle()
+    assert exchange.out == [*missed, *counted(31, 50_041, 10)]
+
+
+def test_stray_ids_reset_nothing() -> None:
+    exchange = Exchange(behind(50_000))
+    wanted = Rows()
+    for first in range(50_001, 50_101, 10):
+        rows = counted(first, first, 10)
+        wanted += rows
+        strays = [(7, first + 3), (first - 20_000, first + 3)]
+        exchange.trade(*rows, sent=[*rows[:4], *strays, *rows[4:]])
+    exchange.settle()
+    assert (exchange.out, exchange.sequence.renumbered) == (wanted, 0)
+
+
+def test_a_socket_that_sends_lower_ids_which_rest_does_not_show_resets_nothing() -> None:
+    exchange = Exchange(behind(50_000))
+    rows = counted(50_001, 50_001, 20)
+    exchange.trade(*rows, sent=counted(1, 50_001, 20))
+    exchange.settle()
+    assert (exchange.out, exchange.sequence.renumbered) == (rows, 0)
+
+
+def test_old_trades_that_come_once_more_stay_repeats() -> None:
+    exchange = Exchange(behind(50_000))
+    rows = counted(50_001, 50_001, 2_000)
+    exchange.trade(*rows[:2], sent=[])
+    exchange.take(exchange.sequence.add(timed(rows), 1.0))
+    exchange.take(exchange.sequence.add(timed(rows[-50:]), 2.0))
+    exchange.take(exchange.sequence.add(timed(rows[:50]), 3.0))
+    assert exchange.sequence.request(100.0) is None
+    assert (exchange.out, exchange.sequence.repeats) == (rows, 100)
+
+
+def test_the_last_trades_shown_once_more_behind_a_wrong_time_stay_repeats() -> None:
+    sequence = behind(50_000)
+    sequence.add(timed([*counted(50_001, 50_001, 50), (50_051, 0)]), 0.0)
+    sequence.connected(1.0)
+    assert sequence.add(timed(counted(50_002, 50_002, 49)), 1.1).is_empty()
+    assert sequence.request(1.9) is None
+    assert sequence.request(2.0) == Request(50_052, None, at(50_050) - timedelta(minutes=5))
+
+
+def test_a_time_that_is_ahead_does_not_hide_the_hole_behind_it() -> None:
+    sequence = behind(4)
+    sequence.add(timed([(5, 200), (8, 8)]), 0.0)
+    request = sequence.request(1.0)
+    assert request is not None
+    assert request.since <= at(5)
+
+
+def test_newer_trades_with_lower_ids_go_on_when_rest_refuses_to_tell() -> None:
+    sequence = Sequence(Position(10**15, at(0)))
+    for row in counted(501, 1, 5):
+        sequence.add(timed([row]), float(row[1]))
+    request = sequence.request(6.0)
+    assert request == Request(None, None, at(0), at(5))
+    ready, gap = sequence.refused(6.0)
+    assert (ids(ready), gap) == ([501, 502, 503, 504, 505], None)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_whatever_stray_ids_come_every_trade_of_the_market_goes_on_once(data: st.DataObject) -> None:
+    exchange = Exchange(behind(5_000))
+    rows = counted(5_001, 5_001, data.draw(st.integers(1, 40), label="trades"))
+    strays = st.tuples(st.integers(0, 4_999), st.integers(-100, 100))
+    for row in rows:
+        stray = data.draw(st.one_of(st.none(), strays), label="stray")
+        sent = [row] if stray is None else [(stray[0], row[1] + stray[1]), row]
+        exchange.trade(row, sent=[] if data.draw(st.integers(0, 4), label="lost") == 0 else sent)
+    exchange.sequence.connected(exchange.now)
+    exchange.settle()
+    assert (exchange.out, exchange.sequence.renumbered) == (rows, 0)
 
 
 @settings(max_examples=40)

@@ -179,6 +179,23 @@ def test_a_restarted_feed_brings_what_was_traded_meanwhile_first(
     asyncio.run(follow())
 
 
+@BOTH
+def test_a_feed_that_goes_on_behind_a_corrupt_id_is_not_silent(
+    exchange_server: Start, market: Market
+) -> None:
+    exchange = exchange_server(load=200)
+
+    async def follow() -> None:
+        corrupt = {market: Position(10**15, datetime.now(UTC) - timedelta(seconds=1))}
+        async with following(exchange, market, resume_from=corrupt, rules=CALM) as followed:
+            await followed.more(market, 300)
+        assert_nothing_is_missing(exchange, market, followed)
+        assert followed.trades(market)["time"][0] - corrupt[market].time < timedelta(seconds=1)
+        assert followed.feed.events.renumbered == 1
+
+    asyncio.run(follow())
+
+
 def test_a_restarted_feed_of_a_quiet_market_needs_no_trade_to_find_what_it_missed(
     exchange_server: Start,
 ) -> None:
