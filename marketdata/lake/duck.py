@@ -20,9 +20,13 @@ from marketdata.lake.paths import FILE
 from marketdata.trade import TRADE_SCHEMA
 
 _MINUTE, _DAY = Interval.parse("1m"), Interval.parse("1d")
-_HIVE = "hive_partitioning = true, hive_types = {'exchange': VARCHAR, 'symbol': VARCHAR, 'date': DATE}"
-# The first hyphen parts base and quote; DuckDB has already decoded %2D, a hyphen of the symbol itself.
-_SYMBOL = "url_decode(regexp_replace(symbol, '-', '/'))"
+_HIVE = (
+    "filename = true, hive_partitioning = true,"
+    " hive_types = {'exchange': VARCHAR, 'symbol': VARCHAR, 'date': DATE}"
+)
+# Of the path, where the hyphen parts base and quote: the column that DuckDB makes of it is decoded already,
+# and there a hyphen may be one of the symbol itself.
+_SYMBOL = "url_decode(replace(regexp_extract(filename, '.*/symbol=([^/]+)/', 1), '-', '/'))"
 _TYPES = {
     "Float64": "DOUBLE",
     "Int64": "BIGINT",

@@ -94,6 +94,19 @@ def test_trades_in_sql_have_the_unified_symbol(sql: duckdb.DuckDBPyConnection) -
     assert counts[0][2] == rows
 
 
+@pytest.mark.parametrize("symbol", ["A%2DB/USD", "A-B/USD", "A/B-USD", "A%B/USD", "BTC/USD:USD", "Ä/USD"])
+def test_a_symbol_in_sql_is_what_it_is(tmp_path: Path, symbol: str) -> None:
+    """Whatever stands for a hyphen or a slash in the path of its files."""
+    lake, market = Lake.open(str(tmp_path / "lake")), Market("kraken", symbol)
+    trades = trades_of(MONDAY, 10)
+    lake.write_trades(market, MONDAY, trades, manifest_of(market, MONDAY, trades))
+    sql = connect(lake)
+    for view in ("trades", "coverage"):
+        assert sql.execute(f"SELECT DISTINCT symbol FROM {view}").fetchall() == [(symbol,)]
+    found = sql.execute(f"SELECT sum(amount) FROM trades WHERE symbol = '{symbol}'").fetchall()
+    assert found == [(pytest.approx(trades["amount"].sum()),)]
+
+
 def test_a_query_of_one_day_opens_one_file(sql: duckdb.DuckDBPyConnection, lake: Lake) -> None:
     query = """
         SELECT sum(amount) FROM trades
