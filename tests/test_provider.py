@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -285,10 +286,19 @@ def test_what_is_no_interval_market_or_number_is_named(provider: Provider) -> No
         (lambda: provider.latest_candles(BTC, "1h", 2.5), "n = 2.5"),  # type: ignore[arg-type]
         (lambda: provider.latest_candles(BTC, "1h", 10**9), "n = 1000000000"),
         (lambda: provider.warmup(BTC, "1h", -1), "n = -1"),
+        (lambda: provider.warmup(BTC, "1h", True), "n = True"),
+        (lambda: provider.latest_candles(BTC, "1h", "3"), "n = '3'"),  # type: ignore[arg-type]
+        (lambda: provider.latest_candles(BTC, "1h", np.int64(0)), "n = .*0.* is no number"),  # type: ignore[arg-type]
     ]
     for read, words in wrong:
         with pytest.raises(UsageError, match=words):
             read()
+
+
+def test_a_number_of_candles_may_be_an_integer_of_numpy(provider: Provider) -> None:
+    for n in (np.int64(3), np.uint8(3)):
+        assert provider.latest_candles(BTC, "1h", n).equals(provider.latest_candles(BTC, "1h", 3))  # type: ignore[arg-type]
+        assert len(provider.warmup(BTC, "1h", n)) == 3  # type: ignore[arg-type]
 
 
 def test_a_range_may_be_all_of_the_calendar(provider: Provider) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
+from operator import index
 from typing import Any, Literal
 
 from marketdata.errors import BadRange, UsageError
@@ -81,15 +82,20 @@ def check_order(start: datetime, end: datetime) -> None:
         raise BadRange(msg, hint="The start comes first; the end is exclusive.")
 
 
-def check_count(n: Any) -> None:
-    """Refuse what is no number of candles.
+def count_of(n: Any) -> int:
+    """The number of candles meant; NumPy's integers are some, too.
 
     Raises:
         UsageError: it is no integer, below 1 or above ten millions.
     """
-    if not isinstance(n, int) or not 1 <= n <= _MOST:
+    count = 0
+    if not isinstance(n, bool):
+        with suppress(TypeError):
+            count = index(n)
+    if not 1 <= count <= _MOST:
         msg = f"n = {n!r} is no number of candles."
         raise UsageError(msg, hint=f"Give an integer from 1 to {_MOST}.")
+    return count
 
 
 def width_of(interval: Any) -> Interval:

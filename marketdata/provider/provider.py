@@ -14,8 +14,8 @@ from marketdata.market import Market
 from marketdata.provider.arguments import (
     Fill,
     Time,
-    check_count,
     check_order,
+    count_of,
     instant,
     show,
     spellings,
@@ -189,7 +189,7 @@ class Provider:
         """
         reader = self._ready()
         width, now = width_of(interval), self._clock()
-        check_count(n)
+        n = count_of(n)
         until = width.floor(now) + (width.width if running else 0 * width.width)
         chosen = self._market(market)
         found = reader.last(chosen, width, n, until, details=details)
@@ -219,7 +219,7 @@ class Provider:
         """
         reader = self._ready()
         width = width_of(interval)
-        check_count(n)
+        n = count_of(n)
         at = self._clock() if before is None else instant(before, "before")
         chosen = self._market(market)
         found = reader.last(chosen, width, n + 1, width.floor(at), details=details)
@@ -270,7 +270,7 @@ class Provider:
 
         reader = self._ready()
         width = width_of(interval)
-        check_count(n)
+        n = count_of(n)
         begin = None if start is None else instant(start, "start")
         settings = Settings.load() if self._settings is None else self._settings
         if self._kafka is not None:
