@@ -30,7 +30,7 @@ from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
 from marketdata.sealing import sealed
 from marketdata.sources.base import TradeSource
-from marketdata.trade import assign_ids, merge_trades
+from marketdata.trade import Merged, assign_ids, empty_rejects, in_order, merge_trades
 
 _REPORT_EVERY_S = 1.0
 
@@ -275,8 +275,9 @@ def _seal(
     arrived = stage.trades()
     ids = _kind_of_ids(arrived, source)
     if ids is Ids.FINGERPRINT:
-        arrived = assign_ids(arrived)
-    merged = merge_trades(arrived, fingerprints=ids is Ids.FINGERPRINT)
+        merged = Merged(in_order(assign_ids(arrived)), 0, empty_rejects())
+    else:
+        merged = merge_trades(arrived)
     del arrived
     rejects = pl.concat([stage.rejects(), merged.conflicts])
     holes = Holes(merged.trades, stage.previous_id, stage.following_id, rejects["trade_id"])

@@ -15,11 +15,14 @@ from marketdata.completeness import Stretch, build_manifest, joined
 from marketdata.lake import Lake
 from marketdata.manifest import Ids, Manifest, Status, day_window
 from marketdata.market import Market
+from marketdata.pieces import Piece, merge_pieces
 from marketdata.sources.days import MAY_BE_CUT
-from marketdata.trade import Merged, assign_ids, empty_rejects, empty_trades, merge_trades
+from marketdata.trade import Merged, assign_ids, empty_rejects, empty_trades, in_order, merge_trades
 
 # Ids of the exchange as it gives them; other spaces have them, and say less about each trade.
 _WHOLE_SPACES = {"trade", "aggTrade"}
+# Evidence of days without ids: times in which a file begins or ends.
+_EDGES = ("files_begin", "files_end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class ImportedDay:
         covered: the stretch of the day that lies within the file, half-open; ``None`` for none.
         previous_id: id of the trade before the day, when the same file holds it; likewise ``following_id``.
         file: name of the file, for the manifest.
+        begins, ends: time of the file's first and last trade, where it lies in this day.
     """
 
     market: Market
@@ -44,6 +48,8 @@ class ImportedDay:
     rejects: pl.DataFrame = field(default_factory=empty_rejects)
     previous_id: int | None = None
     following_id: int | None = None
+    begins: datetime | None = None
+    ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +129,25 @@ def place(lake: Lake, new: ImportedDay) -> Placed:
         held = lake.manifest(new.market, new.day)
         own = _own(new)
         keep_rejects(lake, new.market, new.day, pl.concat([new.rejects, own.conflicts]))
-        mine = _manifest(new, own, None, new.rejects["trade_id"])
+        piece = _piece(new, own.trades)
+        mine = _manifest(new, own, None, new.rejects["trade_id"], piece)
         what = "new" if held is None else _verdict(held, mine)
         repeated, conflicts = own.repeated, len(own.conflicts)
         if what == "keep" and held is not None:
             return Placed(kept=_why_kept(held, mine))
         if what == "merge" and held is not None:
             before = lake.read_trades(new.market, *day_window(new.day))
-            merged = merge_trades(before, own.trades, fingerprints=new.ids is Ids.FINGERPRINT)
+            if new.ids is Ids.FINGERPRINT:
+                piece = merge_pieces(_held_piece(held, before), piece)
+                merged = Merged(piece.trades, 0, empty_rejects())
+            else:
+                merged = merge_trades(before, own.trades)
             keep_rejects(lake, new.market, new.day, merged.conflicts)
             added = len(merged.trades) - len(before)
             conflicts += len(merged.conflicts)
             repeated += len(own.trades) - added - len(merged.conflicts)
             refused = lake.read_rejects(new.market, *day_window(new.day))["trade_id"]
-            mine = _manifest(new, merged, held, refused)
+            mine = _manifest(new, merged, held, refused, piece)
             if replace(mine, evidence=held.evidence) != held:
                 lake.write_trades(new.market, new.day, merged.trades, mine)
             return Placed(added, repeated, conflicts)
@@ -146,8 +157,38 @@ def place(lake: Lake, new: ImportedDay) -> Placed:
 
 def _own(new: ImportedDay) -> Merged:
     if new.ids is Ids.FINGERPRINT:
-        return Merged(assign_ids(new.trades).sort("time", "trade_id"), 0, empty_rejects())
+        return Merged(in_order(assign_ids(_oldest_first(new.trades))), 0, empty_rejects())
     return merge_trades(new.trades) if len(new.trades) else Merged(empty_trades(), 0, empty_rejects())
+
+
+def _oldest_first(trades: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a file that is newest first are so within a second too."""
+    time = trades["time"]
+    backwards = len(time) > 0 and time[0] > time[-1] and time.is_sorted(descending=True)
+    return trades.reverse() if backwards else trades
+
+
+def _piece(new: ImportedDay, trades: pl.DataFrame) -> Piece:
+    if new.ids is not Ids.FINGERPRINT:
+        return Piece(trades)
+    begins, ends = (frozenset() if time is None else frozenset({time}) for time in (new.begins, new.ends))
+    return Piece(trades, begins, ends)
+
+
+def _held_piece(held: Manifest, trades: pl.DataFrame) -> Piece:
+    begins, ends = (
+        frozenset(map(datetime.fromisoformat, held.evidence[name].split(" | ")))
+        if name in held.evidence
+        else frozenset[datetime]()
+        for name in _EDGES
+    )
+    return Piece(trades, begins, ends)
+
+
+def _edges(piece: Piece) -> dict[str, str]:
+    """Where files begin and end, as the manifest keeps it."""
+    times = dict(zip(_EDGES, (piece.begins, piece.ends), strict=True))
+    return {name: " | ".join(time.isoformat() for time in sorted(at)) for name, at in times.items() if at}
 
 
 def _verdict(held: Manifest, new: Manifest) -> Literal["merge", "replace", "keep"]:
@@ -174,7 +215,9 @@ def _why_kept(held: Manifest, new: Manifest) -> str:
     return f"kept, the file does not hold the whole day and has other ids ({id_space(new)})"
 
 
-def _manifest(new: ImportedDay, rows: Merged, held: Manifest | None, refused_ids: pl.Series) -> Manifest:
+def _manifest(
+    new: ImportedDay, rows: Merged, held: Manifest | None, refused_ids: pl.Series, piece: Piece
+) -> Manifest:
     covered = [] if new.covered is None else [new.covered]
     files = {new.file}
     previous_id, following_id = new.previous_id, new.following_id
@@ -184,7 +227,7 @@ def _manifest(new: ImportedDay, rows: Merged, held: Manifest | None, refused_ids
     evidence: dict[str, str] = {}
     if held is not None:
         files |= set(held.evidence.get("files", "").split(" | ")) - {""}
-        evidence = held.evidence
+        evidence = {name: said for name, said in held.evidence.items() if name not in _EDGES}
         previous_id = held.previous_id if previous_id is None else previous_id
         following_id = held.following_id if following_id is None else following_id
         covered += held.covered
@@ -203,7 +246,7 @@ def _manifest(new: ImportedDay, rows: Merged, held: Manifest | None, refused_ids
         rejected=rejected,
         pages=0 if held is None else held.pages,
         cursor=None if held is None else held.cursor,
-        evidence={**evidence, "files": " | ".join(sorted(files)), "id_space": new.id_space},
+        evidence={**evidence, **_edges(piece), "files": " | ".join(sorted(files)), "id_space": new.id_space},
         refused_ids=refused_ids,
     )
 

@@ -356,5 +356,7 @@ def _place_trades(lake: Lake, file: Known, day: FileDay) -> Placed:
             rejects=day.rejects,
             previous_id=day.previous_id,
             following_id=day.following_id,
+            begins=day.begins,
+            ends=day.ends,
         ),
     )

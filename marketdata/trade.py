@@ -4,11 +4,9 @@ A frame of trades is of one market and has TRADE_SCHEMA; exchange and symbol are
 and are added when frames of several markets meet. Order is (``time``, ``trade_id``).
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import reduce
 from math import isfinite
 from typing import Any
 
@@ -172,7 +170,7 @@ def assign_ids(trades: pl.DataFrame) -> pl.DataFrame:
     (``time``, ``trade_id``) is the order of the file also where the source knows whole seconds only, two
     identical fills stay two, ids rise over all days of a market, and they compress to a fraction of a byte
     (a hash of the row costs 6.3 bytes a row, more than all else but the amount). What two files say about
-    the same time is compared by content, see :func:`merge_trades`.
+    the same time is compared by content, see :mod:`marketdata.pieces`.
 
     Every row of one time must be in the frame; whole days and whole files satisfy that. A 2,049th row of
     one microsecond takes the ids of the next, which (``time``, ``trade_id``) still tells apart.
@@ -206,19 +204,14 @@ class Merged:
     conflicts: pl.DataFrame
 
 
-def merge_trades(*frames: pl.DataFrame, fingerprints: bool = False) -> Merged:
+def merge_trades(*frames: pl.DataFrame) -> Merged:
     """Bring frames of one market into one, sorted by (time, trade_id), each trade once; the first wins.
 
     Args:
-        frames: TRADE_SCHEMA with ids.
-        fingerprints: whether the ids were given by :func:`assign_ids`. Such ids say where a row stood among
-            rows of its time, not which trade it is; what frames say of the same time is compared by content,
-            see :func:`_same_moment`. Within one frame two identical rows are two trades.
+        frames: TRADE_SCHEMA with ids of the exchange. Ids of :func:`assign_ids` do not say which trade a row
+            is; such rows are compared by content, see :mod:`marketdata.pieces`.
     """
     trades = pl.concat(frames) if frames else empty_trades()
-    if fingerprints:
-        unique = reduce(_merge_by_content, [in_order(frame) for frame in frames], empty_trades())
-        return Merged(unique, len(trades) - len(unique), empty_rejects())
     sorted_by_id = trades["trade_id"].is_sorted()
     by_id = trades if sorted_by_id else trades.sort("trade_id", maintain_order=True)
     again = (by_id["trade_id"].diff() == 0).fill_null(value=False)
@@ -235,80 +228,3 @@ def merge_trades(*frames: pl.DataFrame, fingerprints: bool = False) -> Merged:
         pl.struct(pl.col(names)).struct.json_encode().alias("raw"),
     )
     return Merged(in_order(kept), len(others) - len(conflicts), conflicts)
-
-
-_CONTENT = ("price", "amount", "side", "fills")
-_Row = tuple[float, float, str | None, int]
-
-
-def _merge_by_content(a: pl.DataFrame, b: pl.DataFrame) -> pl.DataFrame:
-    """Two frames in order, with ids of :func:`assign_ids`, to one."""
-    if a.is_empty() or a.equals(b):
-        return b
-    if b.is_empty():
-        return a
-    (a_first, a_last), (b_first, b_last) = ((frame["time"][0], frame["time"][-1]) for frame in (a, b))
-    if a_last < b_first or b_last < a_first:
-        return pl.concat([a, b] if a_last < b_first else [b, a])
-    shared = pl.col("time").is_between(max(a_first, b_first), min(a_last, b_last))
-    a_shared, b_shared = a.filter(shared), b.filter(shared)
-    alike = a_shared.join(b_shared, on=list(TRADE_SCHEMA), how="semi", nulls_equal=True)
-    a_times, b_times = a_shared["time"].unique(), b_shared["time"].unique()
-    disputed = set(_times_beyond(a_shared, alike)) & set(b_times)
-    disputed |= set(_times_beyond(b_shared, alike)) & set(a_times)
-    moments = pl.Series("time", sorted(disputed), dtype=TIME)
-    ours, theirs = (_rows_by_time(frame, moments) for frame in (a, b))
-    settled = [
-        (moment, *row)
-        for moment in moments
-        for row in _same_moment(
-            ours[moment],
-            theirs[moment],
-            continues=moment == a_last == b_first,
-            continued=moment == b_last == a_first,
-        )
-    ]
-    schema = {"time": TIME, **{name: TRADE_SCHEMA[name] for name in _CONTENT}}
-    undisputed = pl.concat([a, b.filter(~pl.col("time").is_in(a_times.implode()))])
-    rows = [
-        undisputed.filter(~pl.col("time").is_in(moments.implode())).select(*schema),
-        pl.DataFrame(settled, schema=schema, orient="row"),
-    ]
-    united = pl.concat(rows).sort("time", maintain_order=True)
-    return assign_ids(united.with_columns(pl.lit(None, pl.Int64).alias("trade_id")))
-
-
-def _times_beyond(frame: pl.DataFrame, alike: pl.DataFrame) -> pl.Series:
-    """Times of rows that are not in ``alike``."""
-    return frame.join(alike, on=["time", "trade_id"], how="anti")["time"].unique()
-
-
-def _rows_by_time(frame: pl.DataFrame, moments: pl.Series) -> dict[datetime, list[_Row]]:
-    rows: dict[datetime, list[_Row]] = {}
-    for moment, *row in (
-        frame.filter(pl.col("time").is_in(moments.implode())).select("time", *_CONTENT).rows()
-    ):
-        rows.setdefault(moment, []).append(tuple(row))
-    return rows
-
-
-def _same_moment(a: list[_Row], b: list[_Row], *, continues: bool, continued: bool) -> list[_Row]:
-    """What happened at one time, of which two files hold different rows.
-
-    A file that starts or ends inside the moment holds only a part of its rows. So the file that has all
-    rows of the other is right, in number and order. Where neither has, and one file ends in this moment
-    and the other begins (``continues``: a, then b), they are put together over their longest common
-    stretch. Anything else is two reports that disagree: then no row of either is lost.
-    """
-    mine, yours = Counter(a), Counter(b)
-    if len(a) != len(b) and (mine <= yours or yours <= mine):
-        return a if yours <= mine else b
-    joins = [join for join, wanted in (((a, b), continues), ((b, a), continued)) if wanted]
-    if joins:
-        return min((_overlapped(head, tail) for head, tail in joins), key=len)
-    return a + list((yours - mine).elements())
-
-
-def _overlapped(head: list[_Row], tail: list[_Row]) -> list[_Row]:
-    common = next(n for n in range(min(len(head), len(tail)), -1, -1) if head[len(head) - n :] == tail[:n])
-    return head + tail[common:]

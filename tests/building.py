@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import reduce
 
 import polars as pl
 
 from marketdata.interval import to_us
-from marketdata.trade import TRADE_SCHEMA
+from marketdata.pieces import Piece, merge_pieces
+from marketdata.trade import TRADE_SCHEMA, empty_trades
 
 MIDNIGHT = datetime(2025, 6, 9, tzinfo=UTC)  # a Monday
 
@@ -24,3 +26,8 @@ def trades_of(rows: Iterable[Row]) -> pl.DataFrame:
 def simple(*rows: tuple[int, float, float, float]) -> pl.DataFrame:
     """Buys of one fill: id, seconds after midnight, price, amount."""
     return trades_of((trade_id, at, price, amount, "buy", 1) for trade_id, at, price, amount in rows)
+
+
+def united(*files: pl.DataFrame) -> pl.DataFrame:
+    """What files without ids, each one frame, come to when they are imported one after the other."""
+    return reduce(merge_pieces, map(Piece.of_file, files), Piece(empty_trades())).trades

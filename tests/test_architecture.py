@@ -13,6 +13,7 @@ PURE = (
     "market",
     "interval",
     "trade",
+    "pieces",
     "candle",
     "manifest",
     "fold",

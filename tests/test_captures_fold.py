@@ -20,6 +20,7 @@ from marketdata.profile import profile
 from marketdata.quality import clock_skew, id_holes, repeated_ids
 from marketdata.reconcile import Comparison, compare
 from marketdata.trade import TIME, TRADE_SCHEMA, assign_ids, merge_trades, validate
+from tests.building import united
 
 pytestmark = pytest.mark.fixtures
 
@@ -291,15 +292,13 @@ def test_all_634_rows_of_bcheur_are_kept_and_importing_them_again_adds_none(
     bcheur: list[pl.DataFrame],
 ) -> None:
     base, continuation = bcheur
-    merged = merge_trades(base, continuation, fingerprints=True)
-    assert (len(merged.trades), merged.repeated) == (634, 0)
-    again = merge_trades(merged.trades, continuation, base, fingerprints=True)
-    assert again.repeated == 634
-    assert again.trades.equals(merged.trades)
+    merged = united(base, continuation)
+    assert len(merged) == 634
+    assert united(base, continuation, continuation, base).equals(merged)
 
 
 def test_seventeen_identical_fills_of_one_order_stay_seventeen(bcheur: list[pl.DataFrame]) -> None:
-    merged = merge_trades(*bcheur, fingerprints=True).trades
+    merged = united(*bcheur)
     same = merged.filter(
         pl.col("time").dt.epoch("s") == 1_672_679_821, pl.col("price") == 93.7, pl.col("amount") == 0.213607
     )
@@ -313,11 +312,9 @@ def test_a_bcheur_file_cut_inside_a_second_is_made_whole_by_an_overlapping_one(
     content = whole.with_columns(pl.lit(None, pl.Int64).alias("trade_id"))
     for cut in range(1, len(whole), 7):
         head, tail = assign_ids(content[:cut]), assign_ids(content[max(0, cut - 40) :])
-        assert merge_trades(head, whole, fingerprints=True).trades.equals(whole)
-        assert merge_trades(tail, whole, fingerprints=True).trades.equals(whole)
-        assert merge_trades(head, tail, fingerprints=True).trades["amount"].sum() == pytest.approx(
-            whole["amount"].sum(), rel=1e-12
-        )
+        assert united(head, whole).equals(whole)
+        assert united(tail, whole).equals(whole)
+        assert united(head, tail)["amount"].sum() == pytest.approx(whole["amount"].sum(), rel=1e-12)
 
 
 def test_open_and_close_of_bcheur_come_from_the_order_of_the_file(bcheur: list[pl.DataFrame]) -> None:

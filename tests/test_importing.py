@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from itertools import permutations
 from pathlib import Path
 
 import polars as pl
@@ -546,3 +547,60 @@ def test_any_two_overlapping_parts_give_what_the_whole_file_gives(
     _import(whole, _kraken(folder / "0", rows))
     span = (from_us(T0 * 10**6), from_us((T0 + 4000 * 41) * 10**6))
     assert parts.read_trades(BTC, *span).equals(whole.read_trades(BTC, *span))
+
+
+def _candles(lake: Lake, *days: date) -> pl.DataFrame:
+    return lake.read_candles(BTC, "1m", day_window(days[0])[0], day_window(days[-1])[1])
+
+
+@pytest.mark.parametrize("order", list(permutations("abc")))
+def test_a_second_split_by_two_files_opens_and_closes_its_candle_in_any_order(
+    lake: Lake, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    noon = T0 + 12 * 3600
+    rows = [(noon + at, price, 1) for at, price in ((-600, 9), (-300, 9), (-60, 9), (0, 2), (0, 2.5))]
+    rows += [(noon + at, price, 1) for at, price in ((0, 3), (0, 4), (600, 9))]
+    for name, part in {"a": rows[:2], "b": rows[2:5], "c": rows[5:]}.items():
+        _kraken(tmp_path / name, part)
+    for name in order:
+        _import(lake, tmp_path / name)
+    candle = _candles(lake, FIRST).filter(pl.col("open_time") == from_us(noon * 10**6))
+    assert candle.select("open", "close", "trade_count").rows() == [(2.0, 4.0, 4)]
+    before = _times(lake)
+    assert _import(lake, _kraken(tmp_path / "whole", rows)).accepted == 0
+    assert _times(lake) == before
+
+
+@given(ROWS, st.data())
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_whole_file_after_parts_cut_anywhere_gives_its_rows_in_its_order(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, float, float]], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("cut")
+    rows = [(-1, 9.0, 1.0), *sorted(rows, key=lambda row: row[0]), (41, 9.0, 1.0)]
+    rows = [(T0 + 86_400 + 9000 * (time // 4), price, amount) for time, price, amount in rows]
+    cuts = st.tuples(st.integers(0, len(rows) - 1), st.integers(1, 25))
+    parts = Lake.open(str(folder / "parts"))
+    for number, (begin, length) in enumerate(data.draw(st.lists(cuts, min_size=2, max_size=5))):
+        _import(parts, _kraken(folder / str(number), rows[begin : begin + length]))
+    path = _kraken(folder / "whole", rows)
+    _import(parts, path)
+    whole = Lake.open(str(folder / "lake"))
+    _import(whole, path)
+    days = [FIRST + timedelta(days=number) for number in range(4)]
+    span = day_window(days[0])[0], day_window(days[-1])[1]
+    assert len(whole.read_trades(BTC, *span)) == len(rows)
+    assert parts.read_trades(BTC, *span).equals(whole.read_trades(BTC, *span))
+    assert _candles(parts, *days).equals(_candles(whole, *days))
+
+
+def test_a_file_that_is_newest_first_stores_the_order_in_which_it_happened(
+    lake: Lake, tmp_path: Path
+) -> None:
+    rows = [(T0 + n // 3 * 5000, 100.0 + n, 1.0) for n in range(60)]
+    _import(lake, _kraken(tmp_path / "newest first", rows[::-1]))
+    backwards = lake.read_trades(BTC, *day_window(FIRST))
+    assert backwards["price"].is_sorted()
+    report = _import(lake, _kraken(tmp_path, rows))
+    assert report.accepted == 0
+    assert lake.read_trades(BTC, *day_window(FIRST)).equals(backwards)

@@ -248,7 +248,6 @@ def test_identical_trades_with_ids_of_their_own_stay_two() -> None:
 
 def test_nothing_merged_is_nothing() -> None:
     assert merge_trades().trades.equals(empty_trades())
-    assert merge_trades(fingerprints=True).trades.equals(empty_trades())
 
 
 @given(TRADES, TRADES)
@@ -276,80 +275,11 @@ def test_merging_twice_changes_nothing(
     assert again.trades.equals(once)
 
 
-# --- merging by content: files without ids --------------------------------------------------------
-
-# Seconds, price: few values, so that equal seconds and identical rows are frequent.
-FILE = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 2)), min_size=1, max_size=30).map(
-    lambda rows: sorted(rows, key=lambda row: row[0])
-)
+# --- ids for rows without ----------------------------------------------------------------------------
 
 
 def file_of(rows: list[tuple[int, int]]) -> pl.DataFrame:
-    trades = trades_of((None, at, price, 1.0, None, 1) for at, price in rows)
-    return assign_ids(trades)
-
-
-def united(*files: pl.DataFrame) -> pl.DataFrame:
-    return merge_trades(*files, fingerprints=True).trades
-
-
-@given(FILE, st.data())
-def test_a_whole_file_makes_good_whatever_parts_of_it_came_before_or_after(
-    rows: list[tuple[int, int]], data: st.DataObject
-) -> None:
-    whole = file_of(rows)
-    bounds = st.tuples(st.integers(0, len(rows)), st.integers(0, len(rows))).map(sorted)
-    parts = [file_of(rows[a:b]) for a, b in data.draw(st.lists(bounds, max_size=3))]
-    assert united(*data.draw(st.permutations([whole, *parts]))).equals(whole)
-
-
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=30).map(sorted), st.data())
-def test_two_files_that_overlap_or_meet_anywhere_give_the_whole_where_rows_differ(
-    seconds: list[int], data: st.DataObject
-) -> None:
-    rows = [(at, price) for price, at in enumerate([0, *seconds, 6], start=1)]
-    end = data.draw(st.integers(1, len(rows) - 1))
-    begin = data.draw(st.integers(1, end))
-    head, tail = file_of(rows[:end]), file_of(rows[begin:])
-    assert united(head, tail).equals(file_of(rows))
-    assert united(tail, head).equals(file_of(rows))
-
-
-@given(FILE, st.data())
-def test_importing_any_file_again_adds_nothing(rows: list[tuple[int, int]], data: st.DataObject) -> None:
-    bounds = st.tuples(st.integers(0, len(rows)), st.integers(0, len(rows))).map(sorted)
-    parts = [file_of(rows[a:b]) for a, b in data.draw(st.lists(bounds, min_size=1, max_size=3))]
-    once = united(*parts)
-    for part in parts:
-        merged = merge_trades(once, part, fingerprints=True)
-        assert merged.trades.equals(once)
-        assert merged.repeated == len(part)
-
-
-@given(FILE, FILE)
-def test_no_row_of_either_file_is_lost_and_none_invented(
-    a: list[tuple[int, int]], b: list[tuple[int, int]]
-) -> None:
-    merged = united(file_of(a), file_of(b))
-    held = [(time.second, int(price)) for time, price in merged.select("time", "price").rows()]
-    for row in set(a) | set(b):
-        assert max(a.count(row), b.count(row)) <= held.count(row) <= a.count(row) + b.count(row)
-    assert is_in_order(merged)
-
-
-def test_identical_fills_in_one_file_stay_as_many_as_they_are() -> None:
-    rows = [(0, 1)] * 17
-    assert len(united(file_of(rows))) == 17
-    assert len(united(file_of(rows), file_of(rows))) == 17
-    assert len(united(file_of(rows[:5]), file_of(rows))) == 17
-
-
-def test_a_part_that_starts_inside_a_second_does_not_change_its_order() -> None:
-    """Position alone would put the first 1 behind the 2: it stands second in the part."""
-    rows = [(0, 1), (0, 2), (0, 1), (1, 1)]
-    whole, part = file_of(rows), file_of(rows[1:])
-    assert united(part, whole).equals(whole)
-    assert united(whole, part)["price"].to_list() == [1.0, 2.0, 1.0, 1.0]
+    return assign_ids(trades_of((None, at, price, 1.0, None, 1) for at, price in rows))
 
 
 def test_ids_given_to_a_file_do_not_depend_on_the_rest_of_it() -> None:

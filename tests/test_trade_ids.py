@@ -4,7 +4,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.trade import SIDE, TRADE_SCHEMA, assign_ids, merge_trades
+from marketdata.trade import SIDE, TRADE_SCHEMA, assign_ids
+from tests.building import united
 
 Row = tuple[int, float, float]
 # Few values, so that equal times and identical rows are frequent.
@@ -57,9 +58,7 @@ def test_more_rows_of_one_time_than_positions_stay_in_order() -> None:
 @given(ROWS)
 def test_the_same_file_again_adds_nothing(rows: list[Row]) -> None:
     trades = assign_ids(_frame(_by_time(rows)))
-    merged = merge_trades(trades, trades, fingerprints=True)
-    assert merged.trades.equals(trades)
-    assert merged.repeated == len(rows)
+    assert united(trades, trades).equals(trades)
 
 
 @given(ROWS, st.integers(0, 40), st.integers(0, 40))
@@ -74,8 +73,8 @@ def test_overlapping_parts_give_the_whole_in_any_order(rows: list[Row], cut: int
         else 0
     )
     one, two = assign_ids(_frame(rows[:end])), assign_ids(_frame(rows[begin:]))
-    assert merge_trades(one, two, fingerprints=True).trades.equals(whole)
-    assert merge_trades(two, one, fingerprints=True).trades.equals(whole)
+    assert united(one, two).equals(whole)
+    assert united(two, one).equals(whole)
 
 
 @given(ROWS, ROWS)
@@ -86,32 +85,31 @@ def test_identical_rows_of_two_files_are_the_larger_number_not_the_sum(
     if one and two and (one[-1][0] == two[0][0] or two[-1][0] == one[0][0]):
         return  # a second cut by two files is put together, see below
     frames = [assign_ids(_frame(rows)) for rows in (one, two)]
-    merged = merge_trades(*frames, fingerprints=True)
+    merged = united(*frames)
     content = ["time", "price", "amount"]
     for row in set(one) | set(two):
-        held = merged.trades.filter(
+        held = merged.filter(
             pl.col("time").to_physical() == 1_700_000_000_000_000 + 1_000_000 * row[0],
             pl.col("price") == row[1],
             pl.col("amount") == row[2],
         )
         assert len(held) == max(one.count(row), two.count(row))
-    assert merged.repeated == len(one) + len(two) - len(merged.trades)
-    other_way = merge_trades(*frames[::-1], fingerprints=True).trades
-    assert other_way.sort(content)[content].equals(merged.trades.sort(content)[content])
+    other_way = united(*frames[::-1])
+    assert other_way.sort(content)[content].equals(merged.sort(content)[content])
     for frame in frames:
-        assert len(merge_trades(merged.trades, frame, fingerprints=True).trades) == len(merged.trades)
+        assert united(*frames, frame).equals(merged)
 
 
 def test_a_second_cut_by_two_files_is_put_together() -> None:
     rows = [(0, 1.0, 0.5), (1, 1.0, 0.5), (1, 2.0, 0.5), (1, 3.0, 0.5), (2, 1.0, 0.5)]
     one, two = assign_ids(_frame(rows[:3])), assign_ids(_frame(rows[2:]))
     for frames in ((one, two), (two, one)):
-        assert merge_trades(*frames, fingerprints=True).trades.equals(assign_ids(_frame(rows)))
+        assert united(*frames).equals(assign_ids(_frame(rows)))
 
 
 def test_a_file_cut_inside_a_second_is_made_whole_by_one_that_has_it_all() -> None:
     rows = [(0, 1.0, 0.5), (0, 2.0, 0.5), (0, 1.0, 0.5), (1, 1.0, 0.5)]
     whole = assign_ids(_frame(rows))
     for part in (rows[:2], rows[:3], rows[:1]):
-        merged = merge_trades(assign_ids(_frame(part)), whole, fingerprints=True)
-        assert merged.trades.equals(whole)
+        merged = united(assign_ids(_frame(part)), whole)
+        assert merged.equals(whole)

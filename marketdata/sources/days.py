@@ -42,6 +42,7 @@ class FileDay:
         covered: the stretch of the day that lies inside the file; ``None`` if there is none.
         previous_id, following_id: ids of the trades before and after, where the file holds them.
         fraction: of the file that has been read.
+        begins, ends: time of the first and the last row, where the file has none before or after the day.
     """
 
     day: date
@@ -52,6 +53,8 @@ class FileDay:
     previous_id: int | None
     following_id: int | None
     fraction: float | None
+    begins: datetime | None = None
+    ends: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -266,6 +269,7 @@ def _sealed(
     covered_from = start if ascending or (bounds and bounds[0] <= start) else first
     promised = bounds is not None and bounds[1] >= end and file.table.is_checked
     covered_to = end if rising or promised else last
+    around = [one.day for one in (before, after) if one is not None]
     yield FileDay(
         day.day,
         rows,
@@ -275,6 +279,8 @@ def _sealed(
         before.last_id if before is not None and ascending else None,
         after.first_id if after is not None and rising else None,
         fraction,
+        begins=None if any(other < day.day for other in around) else first,
+        ends=None if any(other > day.day for other in around) else last,
     )
     quiet_to = end
     if after is not None and rising:
