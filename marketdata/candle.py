@@ -43,6 +43,7 @@ EXCHANGE_CANDLE_SCHEMA = pl.Schema(
 )
 
 
+_FLOATS = [name for name, kind in CANDLE_SCHEMA.items() if kind == pl.Float64]
 _NO_CANDLES = CANDLE_SCHEMA.to_frame()
 
 
@@ -76,6 +77,7 @@ def broken(candles: pl.DataFrame, interval: str | Interval) -> pl.DataFrame:
     always = [name for name in CANDLE_SCHEMA if not name.startswith("taker_")]
     rules: dict[str, pl.Expr] = {
         "a value is null": pl.any_horizontal(column(always).is_null()),
+        "a value is not finite": ~pl.all_horizontal(column(_FLOATS).is_finite()),
         "open_time is not on the grid": column("open_time") != interval.floor_expr(column("open_time")),
         "open_time repeats or goes back": column("open_time") <= column("open_time").shift(1),
         "low is not above 0": ~(column("low") > 0),

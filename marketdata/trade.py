@@ -4,9 +4,10 @@ A frame of trades is of one market and has TRADE_SCHEMA; exchange and symbol are
 and are added when frames of several markets meet. Order is (``time``, ``trade_id``).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any
 
@@ -32,11 +33,12 @@ TRADE_SCHEMA = pl.Schema(
     }
 )
 
-# What was refused, and why. raw is the source's own row as JSON.
+# What was refused, and why. raw is the source's own row as JSON; a time that no datetime can hold is null.
 REJECT_SCHEMA = pl.Schema({"reason": pl.String(), "trade_id": pl.Int64(), "time": TIME, "raw": pl.String()})
 
 # Before the first block of Bitcoin there was nothing to trade.
 _FIRST_TIME = "2009-01-03T00:00:00+00:00"
+_HELD_BY_DATETIME = to_us(datetime(1, 1, 1, tzinfo=UTC)), to_us(datetime(9999, 12, 31, tzinfo=UTC))
 # Clocks of exchange and receiver may differ this much before a trade counts as "in the future".
 FUTURE_TOLERANCE = timedelta(minutes=5)
 
@@ -143,16 +145,31 @@ def validate(
         return Validated(rows, empty_rejects())
     reason = pl.coalesce(*[pl.when(rule).then(pl.lit(name)) for name, rule in rules])
     where = bad.arg_true()
+    shown = pl.when(time.is_between(*_HELD_BY_DATETIME)).then("time").alias("time")
     kept = (
-        [raw[i] for i in where] if raw is not None else [_plain(row) for row in given[where].rows(named=True)]
+        [raw[i] for i in where]
+        if raw is not None
+        else [_plain(row) for row in given[where].with_columns(rows[where].select(shown)).rows(named=True)]
     )
     rejected = rows.filter(bad).select(
         reason.alias("reason"),
         "trade_id",
-        "time",
-        pl.Series("raw", [orjson.dumps(row, default=str).decode() for row in kept], dtype=pl.String),
+        shown,
+        pl.Series("raw", [as_json(row) for row in kept], dtype=pl.String),
     )
     return Validated(rows.filter(~bad).select(TRADE_SCHEMA.names()), rejected)
+
+
+def as_json(row: Any) -> str:
+    """A row as rejects keep it, whatever an exchange has put into it."""
+    try:
+        return orjson.dumps(row, default=str).decode()
+    except TypeError:  # an integer beyond 64 bits, half a surrogate pair, many levels
+        pass
+    try:
+        return json.dumps(row, default=str, skipkeys=True)
+    except RecursionError:
+        return '"more levels than can be written"'
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import polars as pl
 from marketdata.errors import MarketDataError
 from marketdata.market import Market, market_from_spelling
 from marketdata.sources import rows as read
-from marketdata.trade import REJECT_SCHEMA, TIME, Validated, assign_ids, validate
+from marketdata.trade import REJECT_SCHEMA, TIME, Validated, as_json, assign_ids, validate
 
 Stream = Literal["aggTrade", "trade"]
 # What was refused, of which market (null when it is not known), and the position of its frame in the call.
@@ -61,8 +61,7 @@ class _Gathered:
         self.at.setdefault(symbol, []).extend([frame] * (len(held) - before))
 
     def refuse(self, reason: str, raw: Any, frame: int) -> None:
-        text = orjson.dumps(raw, default=str).decode()
-        self.rejects.append({"reason": reason, "raw": text, "frame": frame})
+        self.rejects.append({"reason": reason, "raw": as_json(raw), "frame": frame})
 
 
 def read_kraken_v2(frames: Sequence[str | bytes], *, now: datetime) -> Read:
@@ -239,7 +238,7 @@ def _read(got: _Gathered, exchange: str, parse: Callable[[list[Any]], Validated]
         try:
             market = market_from_spelling(exchange, symbol)
         except MarketDataError:
-            raw = [orjson.dumps(row).decode() for row in rows]
+            raw = [as_json(row) for row in rows]
             refused.append(_rejects({"reason": ["symbol unknown"] * len(rows), "raw": raw, "frame": at}))
             continue
         found = parse(rows)
@@ -258,7 +257,7 @@ def _read(got: _Gathered, exchange: str, parse: Callable[[list[Any]], Validated]
 
 def _places(rows: list[Any], rejected: pl.DataFrame) -> list[int]:
     """Where the rejected rows stood: rejects keep the order of rows, and each its row as JSON."""
-    numbered = ((at, orjson.dumps(row, default=str).decode()) for at, row in enumerate(rows))
+    numbered = ((at, as_json(row)) for at, row in enumerate(rows))
     return [next(at for at, text in numbered if text == raw) for raw in rejected["raw"]]
 
 
@@ -279,8 +278,6 @@ def _field(rows: Sequence[Any], name: str) -> list[Any]:
 
 def _times_from_iso(values: Sequence[Any]) -> pl.Series:
     """Times as Kraken v2 writes them; null where they are not."""
-    try:
-        text = pl.Series("time", values, dtype=pl.String)
-    except TypeError:
-        text = pl.Series("time", [value if isinstance(value, str) else None for value in values])
+    plain = [value if isinstance(value, str) and value.isascii() else None for value in values]
+    text = pl.Series("time", plain, dtype=pl.String)
     return text.str.to_datetime(_ISO, time_unit="us", time_zone="UTC", strict=False).cast(TIME)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from marketdata.bus.envelope import Format, Message, Reject, format_of, headers_
 from marketdata.bus.trade_messages import Indexes, arrow_bytes, read_arrow
 from marketdata.candle import CANDLE_SCHEMA, broken
 from marketdata.errors import UnknownName
-from marketdata.interval import Interval
+from marketdata.interval import Interval, to_us
 from marketdata.market import Market
 from marketdata.trade import TIME
 
@@ -40,6 +41,19 @@ _KINDS: dict[str, tuple[type, ...]] = {
     if kind == pl.Float64
     else (int,)
     for name, kind in UPDATE_SCHEMA.items()
+}
+# From the week of the first trades on, and less than a datetime can hold; as candle-1.json says.
+_TIMES = to_us(datetime(2008, 12, 29, tzinfo=UTC)), to_us(datetime(2100, 1, 1, tzinfo=UTC))
+# The sums of a week of minutes fit 64 bits.
+_MOST_TRADES = 1 << 40
+_IDS = 0, (1 << 63) - 1
+_RANGES = {
+    "open_time": _TIMES,
+    "first_trade_time": _TIMES,
+    "last_trade_time": _TIMES,
+    "first_trade_id": _IDS,
+    "last_trade_id": _IDS,
+    "trade_count": (0, _MOST_TRADES),
 }
 # Null where the source of the trades does not say who was the taker.
 _OPTIONAL = ("taker_buy_volume", "taker_buy_quote_volume")
@@ -149,6 +163,12 @@ def _broken(candles: pl.DataFrame, index: Indexes) -> dict[int, str]:
     """Messages with a candle that breaks a rule, and the rule."""
     numbered = candles.with_columns(pl.Series("message", index))
     bad: dict[int, str] = {}
+    inside = {name: pl.col(name).to_physical().is_between(*ends) for name, ends in _RANGES.items()}
+    outside = numbered.filter(~pl.all_horizontal(inside.values()))
+    for name in inside if len(outside) else ():
+        bad |= dict.fromkeys(outside.filter(~inside[name])["message"], f"{name} out of range")
+    if bad:  # no datetime can be made of their times
+        numbered = numbered.filter(~pl.col("message").is_in(list(bad)))
     for (name,), of_interval in numbered.group_by("interval", maintain_order=True):
         messages = of_interval["message"].to_list()
         try:
@@ -185,7 +205,8 @@ def _parsed(value: bytes | None) -> list[tuple[Any, ...]] | str:
         said = candle.get(name)
         if type(said) not in kinds and not (said is None and name in _OPTIONAL):
             return f"{name} absent or of the wrong type"
-        if type(said) is int and not -(1 << 62) < said < 1 << (31 if name == "revision" else 62):
+        bits = 31 if name == "revision" else 63
+        if type(said) is int and not -(1 << bits) <= said < 1 << bits:
             return f"{name} out of range"
     return [tuple(candle.get(name) for name in UPDATE_SCHEMA)]
 

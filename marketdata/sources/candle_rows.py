@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import orjson
 import polars as pl
 
 from marketdata.candle import EXCHANGE_CANDLE_SCHEMA
 from marketdata.interval import Interval, to_us
-from marketdata.trade import empty_rejects
+from marketdata.trade import as_json, empty_rejects
 
 _PRICES = ("open", "high", "low", "close")
 
@@ -62,7 +61,7 @@ def validate_candles(
             reason.alias("reason"),
             pl.lit(None, pl.Int64).alias("trade_id"),
             time.alias("time"),
-            pl.Series("raw", [orjson.dumps(raw[i]).decode() for i in where], dtype=pl.String),
+            pl.Series("raw", [as_json(raw[i]) for i in where], dtype=pl.String),
         )
     good = rows.filter(~bad).cast(EXCHANGE_CANDLE_SCHEMA)
     traded = good.filter((pl.col("volume") > 0) | (pl.col("trade_count") > 0))

@@ -5,6 +5,8 @@ conversion a column.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -18,22 +20,24 @@ _LAST_US = 253_402_300_799_999_999
 # Ticks since the epoch: larger ones are microseconds, smaller ones milliseconds (until the year 5138).
 _MICROSECONDS_FROM = 100_000_000_000_000
 _LARGEST_INT = 2**63
+# What polars may be given as it is; a list of many levels keeps it busy for a minute before it refuses.
+_TEXT, _WHOLE = {str, NoneType}, {int, NoneType}
 
 
 def floats(name: str, values: Sequence[Any]) -> pl.Series:
     """Numbers, given as decimal text or as JSON numbers; the nearest float64 of the text."""
-    try:
-        return pl.Series(name, values, dtype=pl.String).cast(pl.Float64, strict=False)
-    except TypeError:
-        return pl.Series(name, [_float(value) for value in values], dtype=pl.Float64)
+    if set(map(type, values)) <= _TEXT:
+        with suppress(UnicodeEncodeError):  # half a surrogate pair
+            return pl.Series(name, values, dtype=pl.String).cast(pl.Float64, strict=False)
+    return pl.Series(name, [_float(value) for value in values], dtype=pl.Float64)
 
 
 def integers(name: str, values: Sequence[Any]) -> pl.Series:
     """Whole numbers, given as JSON numbers or as text."""
-    try:
-        return pl.Series(name, values, dtype=pl.Int64)
-    except (TypeError, OverflowError):
-        return pl.Series(name, [_integer(value) for value in values], dtype=pl.Int64)
+    if set(map(type, values)) <= _WHOLE:
+        with suppress(TypeError, OverflowError):  # beyond 64 bits
+            return pl.Series(name, values, dtype=pl.Int64)
+    return pl.Series(name, [_integer(value) for value in values], dtype=pl.Int64)
 
 
 def times_from_seconds(name: str, values: Sequence[Any]) -> pl.Series:

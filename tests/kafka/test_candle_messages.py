@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from polars.testing import assert_frame_equal
 
@@ -28,8 +30,10 @@ from marketdata.bus.topics import Topics, config_of
 from marketdata.fold import fold
 from marketdata.market import Market
 from marketdata.settings import Settings
+from marketdata.trade import TIME
 from realtime.candles import UPDATE_SCHEMA as UPDATES_OF_THE_CORE
 from realtime.candles import CandleCore
+from tests.anything import JSON_VALUES, column_values
 from tests.conftest import ROOT
 from tests.kafka.test_messages import BTC, CORRUPTED, ETH, FORMATS, NOW, trade, trades_of
 
@@ -118,6 +122,62 @@ def test_a_corrupted_candle_is_refused_and_its_neighbours_count(value: bytes | N
     assert reason in decoded.rejects[0].reason
     assert len(decoded.rejects) == 1
     assert len(decoded.batches[0].candles) == len(good) + 1
+
+
+GIANT = (1 << 61) // 60_000_000 * 60_000_000
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("giant", [GIANT, -GIANT])
+@pytest.mark.parametrize("names", [("open_time",), ("open_time", "first_trade_time", "last_trade_time")])
+def test_a_time_that_no_datetime_can_hold_is_refused(fmt: Format, giant: int, names: tuple[str, ...]) -> None:
+    updates = updates_of(interval="1m")[:1]
+    moved = updates.with_columns(pl.lit(giant).cast(TIME).alias(name) for name in names)
+    decoded = decode_candles([*stored(updates, fmt=fmt), *stored(moved, fmt=fmt)])
+    assert [reject.index for reject in decoded.rejects] == [1]
+    assert decoded.rejects[0].reason.endswith("_time out of range")
+    assert_frame_equal(decoded.batches[0].candles, updates)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_candle_of_arrow_that_is_not_finite_is_refused(value: float) -> None:
+    every = [name for name, kind in UPDATE_SCHEMA.items() if kind == pl.Float64]
+    updates = updates_of()[:1].with_columns(pl.lit(value).alias(name) for name in every)
+    (reject,) = decode_candles(stored(updates, fmt="arrow")).rejects
+    assert "a value is not finite" in reject.reason
+
+
+def test_ids_are_those_that_trades_can_have() -> None:
+    largest = updates_of()[:1].with_columns(last_trade_id=pl.lit(2**63 - 1))
+    assert decode_candles(stored(largest)).rejects == []
+    negative = largest.with_columns(first_trade_id=pl.lit(-1))
+    assert [r.reason for r in decode_candles(stored(negative)).rejects] == ["first_trade_id out of range"]
+
+
+@given(st.dictionaries(st.sampled_from(UPDATE_SCHEMA.names()), JSON_VALUES, max_size=3))
+def test_whatever_a_field_says_a_candle_is_read_or_refused(changes: dict[str, object]) -> None:
+    read_or_refused([Stored(key_of(BTC), json.dumps(CANDLE | changes).encode(), JSON_CANDLES)])
+
+
+@given(st.data())
+def test_whatever_a_column_holds_a_candle_is_read_or_refused(data: st.DataObject) -> None:
+    names = data.draw(st.sets(st.sampled_from(UPDATE_SCHEMA.names()), max_size=3))
+    changes = [
+        pl.lit(data.draw(column_values(UPDATE_SCHEMA[name]))).cast(UPDATE_SCHEMA[name]).alias(name)
+        for name in names
+    ]
+    read_or_refused(stored(updates_of()[:2].with_columns(changes), fmt="arrow"))
+
+
+CANDLE = json.loads(encode_candles(updates_of()[:1])[0])
+
+
+def read_or_refused(messages: list[Stored]) -> None:
+    decoded = decode_candles(messages)
+    refused = {reject.index for reject in decoded.rejects if reject.reason}
+    assert len(refused) + sum(len(set(batch.message.tolist())) for batch in decoded.batches) == len(messages)
+    for batch in decoded.batches:
+        assert batch.candles.rows()  # what is read can be shown
 
 
 def test_a_message_of_trades_is_no_candle() -> None:

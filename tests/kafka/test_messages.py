@@ -1,5 +1,6 @@
 """Trades as messages: what is written is read, what is corrupted is refused with its reason."""
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -29,6 +30,7 @@ from marketdata.errors import CorruptFile
 from marketdata.interval import to_us
 from marketdata.market import Market
 from marketdata.trade import TRADE_SCHEMA
+from tests.anything import JSON_VALUES, column_values
 
 BTC, ETH = Market("kraken", "BTC/USD"), Market("kraken", "ETH/USD")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -353,6 +355,30 @@ def test_any_mixture_is_counted_to_the_last_message(parts: list[tuple[str, int]]
     assert [(reject.index, reject.reason) for reject in decoded.rejects] == refused
     rows = sum(len(batch.trades) for batch in decoded.batches)
     assert rows + len(refused) == len(sent)
+
+
+@given(
+    st.dictionaries(st.sampled_from(TRADE_SCHEMA.names()), JSON_VALUES, max_size=3), st.sampled_from([0, 300])
+)
+def test_whatever_a_field_says_a_trade_is_read_or_refused(changes: dict[str, object], others: int) -> None:
+    odd = message(json.dumps(trade() | changes).encode())
+    read_or_refused([*messages(trades_of(others)), odd])
+
+
+@given(st.data())
+def test_whatever_a_column_holds_a_trade_is_read_or_refused(data: st.DataObject) -> None:
+    rows = trades_of(1).cast({"side": pl.String})
+    for name in data.draw(st.sets(st.sampled_from(TRADE_SCHEMA.names()), max_size=3)):
+        value = data.draw(column_values(rows.schema[name]))
+        rows = rows.with_columns(pl.lit(value).cast(rows.schema[name]).alias(name))
+    read_or_refused([message(arrow_bytes(rows.to_arrow(), ARROW_SCHEMA), headers=ARROW_TRADES)])
+
+
+def read_or_refused(sent: list[Stored]) -> None:
+    decoded = decode(sent)
+    refused = {reject.index for reject in decoded.rejects if reject.reason}
+    rows = [row for batch in decoded.batches for row in batch.trades.rows()]  # what is read can be shown
+    assert len(rows) + len(refused) == len(sent)
 
 
 # -- dead letters --------------------------------------------------------------------------------------

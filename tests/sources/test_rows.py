@@ -7,12 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.sources import rows
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=4,
-)
+from tests.anything import JSON_VALUES
 
 
 @given(st.lists(st.decimals(0, 10**9, allow_nan=False, places=12).map(str), min_size=1, max_size=50))
@@ -42,7 +37,7 @@ def test_milliseconds_and_microseconds_are_told_apart(ms: int) -> None:
     assert got == [ms * 1000, max(ms, 10**12) * 1000 + 7]
 
 
-@given(st.lists(JSON, min_size=1, max_size=8))
+@given(st.lists(JSON_VALUES, min_size=1, max_size=8))
 def test_any_json_value_is_read_or_null(values: list[object]) -> None:
     columns = [
         rows.floats("price", values),

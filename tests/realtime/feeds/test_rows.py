@@ -1,6 +1,7 @@
 """Rows of sockets: read fast or in full, and as REST's rows are read."""
 
 import gzip
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from polars.testing import assert_frame_equal
 from realtime.feeds import plain
 from realtime.feeds.rows import trades_of
 from realtime.frames import binance_trades, kraken_v2_trades
+from tests.anything import JSON_VALUES
 
 NOW = datetime(2025, 6, 8, 12, tzinfo=UTC)
 KRAKEN: dict[str, Any] = {
@@ -97,6 +99,37 @@ def test_a_row_that_is_no_trade_is_refused_with_its_reason_and_the_others_are_ta
     assert found.accepted["trade_id"].to_list() == [83449369]
     assert found.rejected["reason"].to_list() == ["price not positive", "amount absent or unreadable"]
     assert orjson.loads(found.rejected["raw"][0])["price"] == -1.0
+
+
+UNIFIED: dict[str, Any] = {"id": "7", "timestamp": 1748345043847, "price": 1.5, "amount": 2.0, "side": "sell"}
+
+
+@given(data=st.data(), exchange=st.sampled_from(["kraken", "binance", "coinbase"]), ids=st.booleans())
+def test_whatever_a_field_says_a_row_is_a_trade_or_a_reject(
+    data: st.DataObject, exchange: str, ids: bool
+) -> None:
+    usual = {"kraken": KRAKEN, "binance": BINANCE}.get(exchange, UNIFIED)
+    odd = usual | data.draw(st.dictionaries(st.sampled_from(sorted(usual)), JSON_VALUES, max_size=3))
+    rows = [usual, odd] if exchange == "coinbase" else [{"info": usual}, {"info": odd}]
+    found = trades_of(exchange, rows, now=NOW, ids=ids or None)
+    assert len(found.accepted.rows()) + len(found.rejected.rows()) == 2
+    assert all(reason and raw for reason, _, _, raw in found.rejected.rows())
+
+
+@pytest.mark.parametrize(
+    ("exchange", "row", "reason"),
+    [
+        ("kraken", KRAKEN | {"trade_id": 2**64}, "trade id absent or unreadable"),
+        ("binance", BINANCE | {"a": 2**64}, "trade id absent or unreadable"),
+        ("binance", BINANCE | {"T": 2**64}, "time absent or unreadable"),
+        ("kraken", KRAKEN | {"timestamp": "0000-01-01T00:00:00.000000Z"}, "time before 2009"),
+        ("kraken", KRAKEN | {"side": "\ud800"}, "side absent or unreadable"),
+    ],
+)
+def test_what_no_column_can_hold_is_refused_and_kept(exchange: str, row: dict[str, Any], reason: str) -> None:
+    ((said, _, _, raw),) = trades_of(exchange, [{"info": row}], now=NOW).rejected.iter_rows()
+    assert said == reason
+    assert json.loads(raw) == row
 
 
 def test_other_exchanges_are_read_as_ccxt_unifies_them() -> None:
