@@ -4,7 +4,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,8 @@ def lock(path: Path, *, patience_s: float, waiting: Callable[[], bool] | None = 
     """Hold a lock file between processes and threads; the system lets go of it when its holder dies.
 
     Args:
-        path: the lock file; its folder is made. The holder's process id is written in it.
+        path: the lock file; its folder is made. The holder's process id is written in it. Nobody else
+            removes it: a file of that name would be another lock.
         patience_s: how long to wait for another holder that does not come on.
         waiting: called while waiting; says whether the holder has come on.
 
@@ -109,28 +110,39 @@ def lock(path: Path, *, patience_s: float, waiting: Callable[[], bool] | None = 
         except FileNotFoundError:  # its folder was removed in between
             continue
         try:
-            if _try_lock(handle, path):
+            if _try_lock(handle):
+                if not _is_at(handle, path):
+                    continue  # its holder has removed it since it was opened
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, str(os.getpid()).encode(), 0)
-                yield
+                try:
+                    yield
+                finally:
+                    # While it is still held: whoever has opened it sees that it is not the lock any more.
+                    with suppress(OSError):
+                        path.unlink()
                 return
             holder = os.pread(handle, 20, 0).decode()
         finally:
             os.close(handle)
         if time.monotonic() >= deadline:
-            msg = f"{str(path.parent)!r} has been in use by process {holder or '?'} for {patience_s:.0f} s."
+            msg = f"{str(path)!r} has been in use by process {holder or '?'} for {patience_s:.0f} s."
             raise TransientError(msg, hint="Wait until it is done, or stop it.")
         if waiting is not None and waiting():
             deadline = time.monotonic() + patience_s
         time.sleep(_LOCK_POLL_S)
 
 
-def _try_lock(handle: int, path: Path) -> bool:
-    """Take the lock, unless it is held or the file was removed after it had been opened."""
+def _try_lock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file still has its name."""
     try:
         return path.stat().st_ino == os.fstat(handle).st_ino
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from copy import copy
 from datetime import UTC, date, datetime, timedelta
 
 import orjson
@@ -34,6 +35,7 @@ class Lake:
     def __init__(self, storage: Storage) -> None:
         """Use :meth:`open`."""
         self.storage = storage
+        self._waiting: Callable[[Market, date], None] | None = None
 
     @classmethod
     def open(cls, url: str, *, settings: Settings | None = None) -> "Lake":
@@ -43,6 +45,15 @@ class Lake:
             UsageError: the URL is of another kind, or half of a key is set.
         """
         return cls(open_storage(url, Settings.load() if settings is None else settings))
+
+    def with_waiting(self, waiting: Callable[[Market, date], None]) -> "Lake":
+        """The same lake; whoever waits for a day's :meth:`lock` calls ``waiting`` with market and day.
+
+        That is several times a second; what it raises ends the wait.
+        """
+        lake = copy(self)
+        lake._waiting = waiting
+        return lake
 
     @property
     def url(self) -> str:
@@ -229,8 +240,8 @@ class Lake:
 
     def discard_stage(self, market: Market, day: date) -> None:
         """Remove staged pages of a day, unless somebody is fetching it now."""
-        folder = paths.staging_folder(market, day)
-        if self.storage.files(folder):
+        folder, lock = paths.staging_folder(market, day), paths.lock_key(market, day)
+        if self.storage.files(folder) or (self.storage.is_local and self.storage.local(lock).exists()):
             with suppress(TransientError), self.lock(market, day, patience_s=0):
                 self.storage.delete_folder(folder)
 
@@ -266,15 +277,16 @@ class Lake:
 
         def comes_on() -> bool:
             nonlocal staged_files
+            if self._waiting is not None:
+                self._waiting(market, day)
             if waiting is not None:
                 waiting()
             before, staged_files = staged_files, self.storage.files(folder)
             return before != staged_files
 
         with ExitStack() as stack:
-            held = files.lock(
-                self.storage.local(f"{folder}/{paths.LOCK}"), patience_s=patience_s, waiting=comes_on
-            )
+            path = self.storage.local(paths.lock_key(market, day))
+            held = files.lock(path, patience_s=patience_s, waiting=comes_on)
             with self.storage.errors(folder, "written"):
                 stack.enter_context(held)
             files.remove_left_overs(self.storage.local(Part("trades", market, day).folder))

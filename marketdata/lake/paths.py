@@ -101,8 +101,13 @@ def market_folder(kind: Kind, market: Market, interval: Interval | None = None) 
 
 
 def staging_folder(market: Market, day: date) -> str:
-    """Where the pages of a fetch wait, whatever their source, and the lock of the day."""
+    """Where the pages of a fetch wait, whatever their source."""
     return f"_staging/{market_folder('trades', market)}/date={day.isoformat()}"
+
+
+def lock_key(market: Market, day: date) -> str:
+    """The lock of a day: beside the pages, so that it stays while they are removed."""
+    return f"{staging_folder(market, day)}.{LOCK}"
 
 
 def stage_folder(market: Market, day: date, source: str) -> str:

@@ -195,7 +195,7 @@ class Stage:
             match = paths.PAGE.fullmatch(name)
             if match and folder == self._folder:
                 numbers.append(int(match[1]))
-            elif name != paths.LOCK:  # another source's page, or what a killed writer left
+            else:  # another source's page, or what a killed writer left
                 self._storage.delete(key)
         whole = next((n for n, found in enumerate(sorted(numbers)) if found != n + 1), len(numbers))
         for number in sorted(numbers)[whole:]:

@@ -2,8 +2,9 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
@@ -20,7 +21,7 @@ from marketdata.lake.paths import Part
 from marketdata.manifest import Status, day_window
 from marketdata.market import Market
 from marketdata.trade import TRADE_SCHEMA, empty_trades
-from tests.lake.world import BTC, DAY, ETH, NEXT, at, manifest_of, trades_of
+from tests.lake.world import BTC, DAY, ETH, NEXT, PagedSource, at, manifest_of, trades_of
 
 PART = "trades/exchange=kraken/symbol=BTC-USD/date=2025-06-08/part-0.parquet"
 
@@ -295,6 +296,54 @@ def test_a_held_day_is_not_taken_twice(lake: Lake) -> None:
         with lake.lock(BTC, NEXT), lake.lock(ETH, DAY):
             pass
     with lake.lock(BTC, DAY, patience_s=0):
+        pass
+
+
+def test_a_held_day_stays_held_while_its_pages_are_removed(lake: Lake) -> None:
+    with lake.lock(BTC, DAY):
+        stage = lake.stage(BTC, DAY, "paged")
+        stage.append(next(PagedSource().pages(BTC, *day_window(DAY))))
+        stage.discard()
+        with pytest.raises(TransientError, match="in use"), lake.lock(BTC, DAY, patience_s=0):
+            pass
+    assert not [path for path in Path(lake.url).rglob("*") if path.is_file()]
+
+
+def test_a_day_has_one_holder_at_a_time_however_often_its_lock_comes_and_goes(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("marketdata.lake.files._LOCK_POLL_S", 0.0)
+    page = next(PagedSource(page_rows=10).pages(BTC, *day_window(DAY)))
+    inside: list[int] = []
+    most: list[int] = []
+
+    def fetch(number: int) -> None:
+        for _ in range(25):
+            with lake.lock(BTC, DAY):
+                inside.append(number)
+                stage = lake.stage(BTC, DAY, f"source {number}")
+                for _ in range(3):
+                    stage.append(replace(page, next_cursor="1"))
+                stage.discard()
+                most.append(len(inside))
+                inside.remove(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(fetch, range(4)))
+    assert most == [1] * 100
+    assert not [path for path in Path(lake.url).rglob("*") if path.is_file()]
+
+
+def test_who_waits_for_a_day_is_told_and_may_give_up(lake: Lake) -> None:
+    def give_up(market: Market, day: date) -> None:
+        msg = f"no time for {market} {day}"
+        raise TransientError(msg)
+
+    with (
+        lake.lock(BTC, DAY),
+        pytest.raises(TransientError, match=f"no time for {BTC} {DAY}"),
+        lake.with_waiting(give_up).lock(BTC, DAY),
+    ):
         pass
 
 
