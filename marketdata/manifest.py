@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from marketdata.errors import CorruptFile
+from marketdata.errors import CorruptFile, UsageError
 from marketdata.market import Market
 
 SCHEMA_VERSION = 1
@@ -117,7 +117,7 @@ class Manifest:
             for name in ("missing_ids", "not_served"):
                 body[name] = tuple((first, last) for first, last in body[name])
             return cls(**body)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, UsageError) as error:
             msg = f"Not a manifest of marketdata: {error}."
             raise CorruptFile(msg) from error
 

@@ -10,7 +10,7 @@ import orjson
 import polars as pl
 
 from marketdata.candle import CANDLE_SCHEMA, EXCHANGE_CANDLE_SCHEMA, hash_of_cells
-from marketdata.errors import StorageError, TransientError, UsageError
+from marketdata.errors import CorruptFile, StorageError, TransientError, UsageError
 from marketdata.finding import FINDING_SCHEMA
 from marketdata.interval import Interval
 from marketdata.lake import files, parquet, paths, scan
@@ -99,13 +99,21 @@ class Lake:
         if footer is None:
             return None
         metadata, rows = footer
-        if _MANIFEST not in metadata:
-            raise parquet.corrupt(self.storage, key, "it has no manifest")
-        manifest = Manifest.from_json(metadata[_MANIFEST])
+        manifest = self._manifest_in(key, metadata)
         if rows != manifest.rows:
             why = f"it holds {rows:,} trades and its manifest speaks of {manifest.rows:,}"
             raise parquet.corrupt(self.storage, key, why)
         return manifest
+
+    def _manifest_in(self, key: str, metadata: dict[bytes, bytes]) -> Manifest:
+        if _MANIFEST not in metadata:
+            raise parquet.corrupt(self.storage, key, "it has no manifest")
+        try:
+            return Manifest.from_json(metadata[_MANIFEST])
+        except CorruptFile as error:
+            if error.hint is not None:  # it is whole, and of a newer version
+                raise
+            raise parquet.corrupt(self.storage, key, error.message) from error
 
     def manifests(
         self, market: Market | None = None, start: date | None = None, end: date | None = None
@@ -184,7 +192,13 @@ class Lake:
         metadata = parquet.read_metadata(self.storage, part.key)
         if metadata is None:
             return None
-        facts: dict[str, str] = orjson.loads(metadata.get(_FACTS, b"{}"))
+        return self._facts_in(part, metadata)
+
+    def _facts_in(self, part: Part, metadata: dict[bytes, bytes]) -> dict[str, str]:
+        try:
+            facts: dict[str, str] = orjson.loads(metadata.get(_FACTS, b"{}"))
+        except orjson.JSONDecodeError as error:
+            raise parquet.corrupt(self.storage, part.key, f"its facts are damaged: {error}") from error
         return facts
 
     def write_rejects(self, market: Market, day: date, rejects: pl.DataFrame) -> None:
@@ -321,9 +335,7 @@ class Lake:
             msg = f"The lake holds no trades of {market} on {day}."
             raise UsageError(msg, hint=f"Run: marketdata backfill {market} --start {day} --end ...")
         with parquet.opened(self.storage, key, TRADE_SCHEMA) as (metadata, frames):
-            if _MANIFEST not in metadata:
-                raise parquet.corrupt(self.storage, key, "it has no manifest")
-            yield Manifest.from_json(metadata[_MANIFEST]), frames
+            yield self._manifest_in(key, metadata), frames
 
     def read_candles(
         self,

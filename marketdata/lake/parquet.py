@@ -33,6 +33,14 @@ _DICTIONARY = ("side", "fills", "reason", "trade_count")
 # makes smaller (docs/decisions/encodings-of-the-lake.md).
 _DIFFERENT = {"price": 0.05, "amount": 0.2}
 _LOOKED_AT = 32_768
+# What reading damaged bytes ends in; OSError too, but not only then.
+_DAMAGE = (
+    pa.ArrowException,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    UnicodeDecodeError,
+    OSError,
+)
 
 
 def write(frame: pl.DataFrame, metadata: dict[bytes, bytes], stream: Any) -> None:
@@ -78,12 +86,26 @@ def read(
     Raises:
         CorruptFile: it is cut, or not what the lake keeps at this place.
     """
+    return read_with_metadata(storage, key, schema, time=time, within=within)[0]
+
+
+def read_with_metadata(
+    storage: Storage,
+    key: str,
+    schema: pl.Schema,
+    *,
+    time: str = "time",
+    within: tuple[datetime, datetime] | None = None,
+) -> tuple[pl.DataFrame, dict[bytes, bytes]]:
+    """The same and the key-value metadata, both of the same file: another one may replace it meanwhile."""
     with storage.errors(key):
         try:
             with storage.fs.open_input_file(storage.full(key)) as file:
-                return _as(_read(file, schema, time, within), schema)
-        except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-            if not _is_damage(error):
+                parquet = pq.ParquetFile(file)
+                frame = _as(_read(parquet, schema, time, within), schema)
+                return frame, dict(parquet.metadata.metadata or {})
+        except _DAMAGE as error:
+            if not is_damage(error):
                 raise
             raise corrupt(storage, key, str(error)) from error
 
@@ -106,8 +128,8 @@ def opened(
         with storage.errors(key):
             try:
                 yield
-            except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
-                if not _is_damage(error):
+            except _DAMAGE as error:
+                if not is_damage(error):
                     raise
                 raise corrupt(storage, key, str(error)) from error
 
@@ -136,8 +158,9 @@ def _as(frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     return frame.select(schema.names()).cast(schema)
 
 
-def _read(file: Any, schema: pl.Schema, time: str, within: tuple[datetime, datetime] | None) -> pl.DataFrame:
-    parquet = pq.ParquetFile(file)
+def _read(
+    parquet: Any, schema: pl.Schema, time: str, within: tuple[datetime, datetime] | None
+) -> pl.DataFrame:
     if within is None:
         table = parquet.read(columns=schema.names(), use_threads=False)
     else:
@@ -182,8 +205,8 @@ def read_footer(storage: Storage, key: str) -> tuple[dict[bytes, bytes], int] | 
                 return dict(footer.metadata or {}), footer.num_rows
         except FileNotFoundError:
             return None
-        except (pa.ArrowInvalid, OSError) as error:
-            if not _is_damage(error):
+        except _DAMAGE as error:
+            if not is_damage(error):
                 raise
             raise corrupt(storage, key, str(error)) from error
 
@@ -204,9 +227,10 @@ def _repair(key: str) -> str:
     return f"To fetch the day again: {command}"
 
 
-def _is_damage(error: Exception) -> bool:
-    """Whether the bytes are at fault, not the way to them: Arrow reports both as OSError."""
-    return not isinstance(error, OSError) or (
-        error.errno is None
-        and any(word in str(error) for word in ("thrift", "Parquet", "Corrupt", "Unexpected end"))
-    )
+def is_damage(error: BaseException) -> bool:
+    """Whether the bytes are at fault, not the way to them: Arrow reports both as OSError.
+
+    What the system refuses has a number, and what S3 refuses is said to be of AWS. All else (there are as
+    many sentences as there are ways to read a file) is about what the bytes say.
+    """
+    return not isinstance(error, OSError) or (error.errno is None and "AWS Error" not in str(error))

@@ -20,6 +20,7 @@ from marketdata.errors import CorruptFile
 from marketdata.lake import paths
 from marketdata.lake.files import put
 from marketdata.lake.filesystem import Storage
+from marketdata.lake.parquet import is_damage
 from marketdata.market import Market
 from marketdata.sources.base import Page
 from marketdata.trade import REJECT_SCHEMA, SIDE, TRADE_SCHEMA, empty_rejects, empty_trades
@@ -176,8 +177,7 @@ class Stage:
         cursor: str | None = None
         for number in range(1, self.pages + 1):
             try:
-                table = _read(self._storage, self._key(number))
-                state = _State.load(table.schema.metadata[_STATE])
+                table, state = _read(self._storage, self._key(number))
             except CorruptFile:
                 self._cut(number)
                 raise
@@ -202,7 +202,7 @@ class Stage:
             self._storage.delete(self._key(number))
         for number in range(whole, 0, -1):
             try:
-                return _State.load(_read(self._storage, self._key(number)).schema.metadata[_STATE])
+                return _read(self._storage, self._key(number))[1]
             except CorruptFile:
                 self._storage.delete(self._key(number))
         return _State()
@@ -213,15 +213,23 @@ class Stage:
         self._state = self._recover()
 
 
-def _read(storage: Storage, key: str) -> pa.Table:
-    try:
-        with storage.fs.open_input_file(storage.full(key)) as file:
-            table = ipc.open_file(file).read_all()
-        _ = table.schema.metadata[_STATE]
-    except (pa.ArrowInvalid, KeyError, TypeError) as error:
-        msg = f"The staged page {storage.show(key)!r} cannot be read: {error}."
-        raise CorruptFile(msg, hint="Run again: the fetch goes on before that page.") from error
-    return table
+def _read(storage: Storage, key: str) -> tuple[pa.Table, _State]:
+    """A page and what is known after it.
+
+    Raises:
+        CorruptFile: it is damaged, or gone.
+    """
+    with storage.errors(key):
+        try:
+            with storage.fs.open_input_file(storage.full(key)) as file:
+                table = ipc.open_file(file).read_all().select(TRADE_SCHEMA.names())
+            table.validate(full=True)
+            return table, _State.load(table.schema.metadata[_STATE])
+        except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
+            if not (isinstance(error, FileNotFoundError) or is_damage(error)):
+                raise
+            msg = f"The staged page {storage.show(key)!r} cannot be read: {error}."
+            raise CorruptFile(msg, hint="Run again: the fetch goes on before that page.") from error
 
 
 def _trades(tables: Iterable[pa.Table], rows: int) -> pl.DataFrame:
@@ -266,7 +274,9 @@ def staged(storage: Storage, market: Market, day: date) -> pl.DataFrame:
     for key in storage.files(paths.staging_folder(market, day)):
         if paths.PAGE.fullmatch(key.rpartition("/")[2]):
             try:
-                tables.append(_read(storage, key))
-            except FileNotFoundError:  # the day was put in place just now
-                return empty_trades()
+                tables.append(_read(storage, key)[0])
+            except CorruptFile:
+                if storage.size(key) is None:  # the day was put in place just now
+                    return empty_trades()
+                raise
     return _trades(tables, sum(table.num_rows for table in tables))

@@ -2,10 +2,13 @@
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from random import Random
 
 import duckdb
 import polars as pl
@@ -233,6 +236,42 @@ def test_a_file_with_a_hole_in_its_middle_is_named(lake: Lake) -> None:
     path.write_bytes(body)
     with pytest.raises(CorruptFile, match=r"part-0\.parquet"):
         lake.read_trades(BTC, *day_window(DAY))
+
+
+def test_whichever_bytes_are_damaged_the_file_is_named_or_read(lake: Lake) -> None:
+    candles = fold(put(lake))
+    lake.write_candles(BTC, DAY, "1m", candles, facts={"trades": "sha256:x"})
+
+    def streamed() -> None:
+        with lake.stream_trades(BTC, DAY) as (_, frames):
+            list(frames)
+
+    reads: dict[Path, list[Callable[[], object]]] = {
+        Path(lake.path("trades", BTC, DAY)): [
+            lambda: lake.manifest(BTC, DAY),
+            lambda: lake.read_trades(BTC, *day_window(DAY)),
+            streamed,
+        ],
+        Path(lake.path("candles", BTC, DAY, "1m")): [
+            lambda: lake.read_facts("candles", BTC, DAY, "1m"),
+            lambda: lake.read_candles(BTC, "1m", *day_window(DAY)),
+        ],
+    }
+    damaged = 0
+    for path, ways in reads.items():
+        whole = path.read_bytes()
+        random = Random(20250608)
+        for _ in range(150):
+            body = bytearray(whole)
+            for _ in range(4):
+                body[random.randrange(len(body))] = random.randrange(256)
+            for way in ways:
+                path.write_bytes(body)
+                with suppress(CorruptFile):
+                    way()
+                    continue
+                damaged += 1
+    assert damaged > 100
 
 
 def test_a_file_where_the_lake_should_be_is_named(tmp_path: Path) -> None:

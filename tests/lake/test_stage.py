@@ -1,5 +1,6 @@
 """Staged pages: durable with their cursor, found again, noticed when damaged."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -110,14 +111,32 @@ def test_a_last_page_that_is_cut_is_fetched_again(lake: Lake) -> None:
     assert (again.pages, again.cursor) == (2, "2000")
 
 
-def test_a_damaged_page_is_named_and_the_fetch_goes_on_before_it(lake: Lake) -> None:
+def flipped(path: Path) -> None:
+    """Bytes of its table of contents are others; its beginning and its end are as they were."""
+    body = bytearray(path.read_bytes())
+    body[-200:-20] = bytes(byte ^ 0xFF for byte in body[-200:-20])
+    path.write_bytes(body)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"not a page"), flipped])
+def test_a_damaged_page_is_named_and_the_fetch_goes_on_before_it(
+    lake: Lake, damage: Callable[[Path], object]
+) -> None:
     staged(lake)
-    page_files(lake)[1].write_bytes(b"not a page")
+    damage(page_files(lake)[1])
     stage = lake.stage(BTC, DAY, "paged")
     with pytest.raises(CorruptFile, match=r"page-000002\.arrow"):
         stage.trades()
     assert (stage.pages, stage.cursor) == (1, "1000")
     assert lake.stage(BTC, DAY, "paged").pages == 1
+
+
+def test_a_page_that_is_gone_is_named_and_the_fetch_goes_on_before_it(lake: Lake) -> None:
+    stage = staged(lake)
+    page_files(lake)[1].unlink()
+    with pytest.raises(CorruptFile, match=r"page-000002\.arrow"):
+        stage.trades()
+    assert (stage.pages, stage.cursor) == (1, "1000")
 
 
 def test_pages_of_two_writers_that_do_not_fit_are_noticed(lake: Lake) -> None:
