@@ -11,6 +11,7 @@ import polars as pl
 
 from marketdata import fold as folding
 from marketdata.agreement import compare_day, fetch_exchange_candles
+from marketdata.candle import CANDLE_SCHEMA
 from marketdata.coverage_log import CoverageLog
 from marketdata.errors import (
     CorruptFile,
@@ -53,15 +54,23 @@ FindSource = Callable[[Market, date, Settings, datetime], TradeSource]
 def fold_day(lake: Lake, market: Market, day: date) -> pl.DataFrame:
     """Fold a day of the lake into 1m candles, store and return them (CANDLE_SCHEMA).
 
+    A fetch of the day is not waited for. Trades that it puts in place meanwhile are folded again, so that
+    the last candles to be stored are of the trades held, whichever fold is the slower one.
+
     Raises:
         UsageError: the lake does not hold the day.
         StorageError, CorruptFile: from the lake.
     """
-    manifest = lake.manifest(market, day)
-    if manifest is None:
-        msg = f"The lake holds no trades of {market} on {day}."
-        raise UsageError(msg, hint=f"Run: marketdata backfill {market} --start {day} --end ...")
-    return sealed(_fold_day, lake, manifest)
+    made_of, candles = None, CANDLE_SCHEMA.to_frame()
+    while True:
+        manifest = lake.manifest(market, day)
+        if manifest is None:
+            msg = f"The lake holds no trades of {market} on {day}."
+            raise UsageError(msg, hint=f"Run: marketdata backfill {market} --start {day} --end ...")
+        if manifest.content_hash == made_of:
+            return candles
+        candles = sealed(_fold_day, lake, manifest)
+        made_of = manifest.content_hash
 
 
 def _fold_day(lake: Lake, manifest: Manifest) -> pl.DataFrame:

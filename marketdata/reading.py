@@ -156,15 +156,13 @@ def _candles(lake: Lake, market: Market, interval: Interval, start: datetime, en
 
 
 def _minutes(lake: Lake, market: Market, start: datetime, end: datetime) -> pl.DataFrame:
-    """Candles of one minute: the stored ones, or folded where a day's trades came after them."""
-    stored = lake.read_candles(market, _STORED, start, end)
-    days = lake.unfolded(market, start, end)
+    """Candles of one minute: the stored ones, or folded where those are not of the day's trades."""
+    stored, days = lake.read_folded(market, start, end)
     if not days:
         return stored
     fresh = [fold.fold(lake.read_trades(market, *day_window(day)), _STORED) for day in days]
-    kept = stored.filter(~pl.col("open_time").dt.date().is_in(days))
     inside = pl.col("open_time").is_between(start, end, closed="left")
-    return pl.concat([kept, *fresh]).filter(inside).sort("open_time")
+    return pl.concat([stored, *fresh]).filter(inside).sort("open_time")
 
 
 def folded(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -513,6 +514,26 @@ def test_a_day_is_folded_and_says_of_which_trades(lake: Lake) -> None:
     facts = lake.read_facts("candles", BTC, DAY, "1m")
     assert facts is not None
     assert facts["trades"] == manifest.content_hash
+
+
+def test_a_slow_fold_does_not_take_the_place_of_one_of_newer_trades(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = trades_of(DAY)[:1500], trades_of(DAY)
+    lake.write_trades(BTC, DAY, old, manifest_of(BTC, DAY, old))
+    write = Lake.write_candles
+
+    def slow(*args: Any, **more: Any) -> int:
+        """Another process brings more trades and folds them before the candles of the first are stored."""
+        monkeypatch.setattr(Lake, "write_candles", write)
+        lake.write_trades(BTC, DAY, new, manifest_of(BTC, DAY, new))
+        lake.write_candles(BTC, DAY, "1m", fold(new), facts={"trades": content_hash(new)})
+        return write(*args, **more)
+
+    monkeypatch.setattr(Lake, "write_candles", slow)
+    assert_frame_equal(fold_day(lake, BTC, DAY), fold(new))
+    assert_frame_equal(lake.read_candles(BTC, "1m", *day_window(DAY)), fold(new))
+    assert lake.unfolded(BTC, *day_window(DAY)) == []
 
 
 def test_a_day_that_is_not_there_cannot_be_folded(lake: Lake) -> None:

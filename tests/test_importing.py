@@ -177,6 +177,21 @@ def test_imported_days_are_folded_and_folded_again_when_trades_are_added(lake: L
     assert lake.unfolded(BTC, *day_window(FIRST)) == []
 
 
+def test_candles_that_are_not_of_the_days_trades_are_mended_by_the_same_import(
+    lake: Lake, tmp_path: Path
+) -> None:
+    path = _kraken(tmp_path, [(T0 + 60 * n, 100.0 + n, 1.0) for n in range(10)])
+    _import(lake, path)
+    right = lake.read_candles(BTC, "1m", *day_window(FIRST))
+    for spoil in (
+        lambda: lake.write_candles(BTC, FIRST, "1m", right[:5], facts={"trades": "sha256:of half the day"}),
+        lambda: Path(lake.path("candles", BTC, FIRST, "1m")).write_bytes(b"damaged"),
+    ):
+        spoil()
+        _import(lake, path, again=True)
+        assert lake.read_candles(BTC, "1m", *day_window(FIRST)).equals(right)
+
+
 def test_days_inside_a_file_are_complete_and_its_edges_unknown(lake: Lake, tmp_path: Path) -> None:
     _import(lake, _kraken(tmp_path, [(T0 + 3600 * n, 100 + n, 1) for n in range(6, 66)]))
     manifests = lake.manifests(BTC)

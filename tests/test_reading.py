@@ -11,7 +11,7 @@ from marketdata import reading
 from marketdata.candle import CANDLE_SCHEMA
 from marketdata.completeness import content_hash
 from marketdata.errors import BadRange, UnknownName, UsageError
-from marketdata.fold import fold
+from marketdata.fold import fold, widen
 from marketdata.interval import INTERVALS, Interval
 from marketdata.lake import Lake
 from marketdata.manifest import Status
@@ -169,6 +169,18 @@ def test_candles_older_than_the_trades_of_their_day_are_not_believed(empty: Lake
     found = reading.candles(empty, BTC, "1m", at("2025-06-02"), at("2025-06-03"))
     assert_frame_equal(found, fold(more), rel_tol=1e-9)
     assert empty.unfolded(BTC, at("2025-01-01"), at("2026-01-01")) == [DAYS[0]]
+
+
+def test_candles_of_other_trades_are_not_believed_however_new_they_are(empty: Lake) -> None:
+    put(empty, DAYS[0])
+    put(empty, DAYS[1])
+    fewer = trades_of(DAYS[0], 200)
+    empty.write_candles(BTC, DAYS[0], "1m", fold(fewer), facts={"trades": content_hash(fewer)})
+    wanted = at("2025-06-02"), at("2025-06-04")
+    right = pl.concat([fold(trades_of(day, 600, quiet=QUIET)) for day in DAYS[:2]])
+    assert_frame_equal(reading.candles(empty, BTC, "1m", *wanted), right)
+    assert_frame_equal(reading.candles(empty, BTC, "1d", *wanted), widen(right, Interval.parse("1d")))
+    assert empty.unfolded(BTC, *wanted) == [DAYS[0]]
 
 
 def test_an_empty_lake_has_no_candles(empty: Lake) -> None:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from datetime import UTC, date, datetime, timedelta
+from typing import TypeVar
 
 import orjson
 import polars as pl
@@ -22,6 +23,8 @@ from marketdata.market import Market
 from marketdata.settings import Settings
 from marketdata.trade import REJECT_SCHEMA, TRADE_SCHEMA, empty_rejects, in_order
 
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 _MANIFEST = b"marketdata.manifest"
 _FACTS = b"marketdata.facts"
 _FOOTER_THREADS = 8
@@ -129,11 +132,7 @@ class Lake:
             if (start is None or part.day >= start) and (end is None or part.day < end)
         ]
         wanted.sort()
-        if self.storage.is_local or len(wanted) < 2:
-            found = [self.manifest(*job) for job in wanted]
-        else:
-            with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-                found = list(pool.map(lambda job: self.manifest(*job), wanted))
+        found = self._each(lambda job: self.manifest(*job), wanted)
         return [manifest for manifest in found if manifest is not None]
 
     # -- write --------------------------------------------------------------------------------------
@@ -350,32 +349,68 @@ class Lake:
         keys = self._keys(kind, market, start, end, Interval.parse(interval))
         return scan.read(self.storage, keys, _candle_schema(kind), "open_time", (start, end))
 
+    def read_folded(self, market: Market, start: datetime, end: datetime) -> tuple[pl.DataFrame, list[date]]:
+        """The stored 1m candles of ``[start, end)``, and the days whose candles are not among them.
+
+        Those are the days that hold trades, but no candles of exactly these trades: which trades candles
+        are of says the file itself, not its age. A slow fold may be put in place after a newer one.
+
+        Raises:
+            CorruptFile: a file is cut or foreign.
+        """
+        hashes = self._hashes(market, start, end)
+        minute = Interval.parse("1m")
+        frames = [CANDLE_SCHEMA.to_frame()]
+        for day in self._days("candles", market, start, end, minute):
+            part = Part("candles", market, day, minute)
+            candles, metadata = scan.read_one(
+                self.storage, part.key, CANDLE_SCHEMA, "open_time", (start, end)
+            )
+            if day not in hashes or self._facts_in(part, metadata).get("trades") == hashes[day]:
+                frames.append(candles)
+                hashes.pop(day, None)
+        return pl.concat(frames), list(hashes)
+
     def unfolded(self, market: Market, start: datetime, end: datetime) -> list[date]:
         """Days touched by ``[start, end)`` that hold trades and no 1m candles of exactly these trades."""
-        trades = self._files("trades", market, start, end)
-        candles = self._files("candles", market, start, end, Interval.parse("1m"))
-        days = []
-        for day, written in trades.items():
-            if candles.get(day, -1) <= written:  # S3 tells whole seconds
-                manifest = self.manifest(market, day)
+
+        def made_of(day: date) -> str | None:
+            try:
                 facts = self.read_facts("candles", market, day, "1m")
-                if manifest and (facts is None or facts.get("trades") != manifest.content_hash):
-                    days.append(day)
-        return days
+            except CorruptFile:  # what is made of trades is made again
+                return None
+            return None if facts is None else facts.get("trades")
+
+        hashes = self._hashes(market, start, end)
+        found = self._each(made_of, list(hashes))
+        return [day for (day, content), of in zip(hashes.items(), found, strict=True) if of != content]
+
+    def _hashes(self, market: Market, start: datetime, end: datetime) -> dict[date, str]:
+        """Content hash of the trades of each day touched by ``[start, end)``; reads footers only."""
+        days = self._days("trades", market, start, end)
+        found = self._each(lambda day: self.manifest(market, day), days)
+        return {manifest.day: manifest.content_hash for manifest in found if manifest is not None}
+
+    def _each(self, read: Callable[[_A], _B], wanted: Sequence[_A]) -> list[_B]:
+        """Read many small things, in order; side by side where each is a journey."""
+        if self.storage.is_local or len(wanted) < 2:
+            return [read(each) for each in wanted]
+        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+            return list(pool.map(read, wanted))
 
     def _keys(
         self, kind: Kind, market: Market, start: datetime, end: datetime, interval: Interval | None = None
     ) -> list[str]:
         """Files of the days touched by ``[start, end)`` that are there."""
-        days = self._files(kind, market, start, end, interval)
+        days = self._days(kind, market, start, end, interval)
         return [Part(kind, market, day, interval).key for day in days]
 
-    def _files(
+    def _days(
         self, kind: Kind, market: Market, start: datetime, end: datetime, interval: Interval | None = None
-    ) -> dict[date, int]:
-        """Days touched by ``[start, end)`` that have a file, in order, with its time of writing in ns."""
+    ) -> list[date]:
+        """Days touched by ``[start, end)`` that have a file, in order."""
         if end <= start:
-            return {}
+            return []
         first = start.astimezone(UTC).date()
         last = (end - timedelta(microseconds=1)).astimezone(UTC).date()
         if (last - first).days > _LIST_FROM_DAYS:
@@ -383,8 +418,8 @@ class Lake:
         else:
             wanted = [first + timedelta(days=n) for n in range((last - first).days + 1)]
             found = self.storage.modified([Part(kind, market, day, interval).key for day in wanted])
-        parts = {part.day: written for key, written in found.items() if (part := Part.parse(key))}
-        return {day: parts[day] for day in sorted(parts) if first <= day <= last}
+        days = {part.day for key in found if (part := Part.parse(key))}
+        return sorted(day for day in days if first <= day <= last)
 
 
 def _part(kind: Kind, market: Market, day: date, interval: str | Interval | None) -> Part:

@@ -21,10 +21,21 @@ def read(storage: Storage, keys: Sequence[str], schema: pl.Schema, time: str, wi
     Raises:
         CorruptFile: a file is cut or foreign.
     """
-    frames = [parquet.read(storage, key, schema, time=time, within=_cut(key, within)) for key in keys]
+    frames = [read_one(storage, key, schema, time, within)[0] for key in keys]
     if len(frames) == 1:
         return frames[0]
     return pl.concat(frames) if frames else schema.to_frame()
+
+
+def read_one(
+    storage: Storage, key: str, schema: pl.Schema, time: str, within: Range
+) -> tuple[pl.DataFrame, dict[bytes, bytes]]:
+    """Rows with ``time`` in the half-open range ``within`` of one file, and its metadata.
+
+    Raises:
+        CorruptFile: it is cut or foreign.
+    """
+    return parquet.read_with_metadata(storage, key, schema, time=time, within=_cut(key, within))
 
 
 def _cut(key: str, within: Range) -> Range | None:

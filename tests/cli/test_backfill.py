@@ -342,6 +342,7 @@ def test_compare_exits_1_and_shows_what_differs(marketdata: Command, home: Path)
         day,
         "1m",
         candles.with_columns(close=pl.when(pl.int_range(pl.len()) == 7).then(0.5).otherwise("close")),
+        facts=lake.read_facts("candles", market, day, "1m"),
     )
     result = marketdata("compare", XRP, *DAY_1)
     assert result.code == 1
