@@ -87,25 +87,33 @@ class _Filler:
         self._run_id, self._say = run_id, say
 
     def hole(self, hole: Hole, ledger: pl.DataFrame) -> Filled | None:
-        """Fill one; ``None`` where a silence was a quiet market."""
+        """Fill one; ``None`` where a silence was a quiet market, or the exchange can never tell."""
         earlier = live.past(ledger, hole)
         attempt = earlier.attempts + 1
+        entry = self._entry(hole, attempt, earlier.end or hole.end)
+        theirs, trouble = None, None
         try:
             theirs = self._theirs(hole)
         except MarketDataError as error:
-            theirs, trouble = None, error
+            trouble = error
         if hole.kind is Kind.SILENCE and theirs is not None and not self._contradicted(hole, theirs):
-            self._say(f"{hole.market} was quiet from {hole.start:%H:%M:%S} to {hole.end:%H:%M:%S} UTC.")
+            quiet = f"{hole.market} was quiet from {hole.start:%H:%M:%S} to {hole.end:%H:%M:%S} UTC."
+            self._say(quiet)
+            if earlier.state is not None:  # the exchange could not be asked before
+                recording.record(self._settings, self._lake, [entry(Event.OUTCOME, State.INFORMATION, quiet)])
             return None
-        if hole.kind is Kind.SILENCE and theirs is None:
-            self._say(f"{hole.market} may lack trades, and its candles cannot be asked: {trouble.message}")
+        unasked = trouble if hole.kind is Kind.SILENCE else None
+        if unasked is not None and earlier.state is None and not isinstance(unasked, TransientError):
+            self._say(f"{hole.market} may lack trades, and its candles cannot be asked: {unasked.message}")
             return None
-        entry = self._entry(hole, attempt, earlier.end or hole.end)
         if earlier.state is None:
             recording.record(self._settings, self._lake, [entry(Event.FINDING, State.OPEN, hole.sentence)])
         started = f"Attempt {attempt} of {self._rules.attempts} was started."
         recording.record(self._settings, self._lake, [entry(Event.REPAIR, State.OPEN, started)])
-        done = self._fill(hole, theirs, attempt)
+        if unasked is None:
+            done = self._fill(hole, theirs, attempt)
+        else:  # nobody knows whether there were trades
+            done = Filled(hole, self._failed(attempt, unasked), unasked.message)
         after = {"candles": done.candles, "trades": done.trades, "remade": done.remade}
         recording.record(
             self._settings, self._lake, [entry(Event.OUTCOME, done.state, done.sentence, after=after)]
@@ -137,14 +145,17 @@ class _Filler:
             if not lost or not candles:  # what the exchange alone knows stays
                 remade = self._remake(hole, complete=not lost)
         except MarketDataError as error:
-            last = attempt >= self._rules.attempts or not isinstance(error, TransientError)
-            state = State.EXHAUSTED if last else State.FAILED
-            return Filled(hole, state, error.message, candles, trades, remade)
+            return Filled(hole, self._failed(attempt, error), error.message, candles, trades, remade)
         came = f"{trades:,} trades came by REST, {remade:,} candles are made of them anew."
         if lost:
             sentence = f"{came} {lost:,} trades are not served."
             return Filled(hole, State.NOT_SERVED, sentence, candles, trades, remade)
         return Filled(hole, State.REPAIRED, came, candles, trades, remade)
+
+    def _failed(self, attempt: int, error: MarketDataError) -> State:
+        """How a hole stands after an attempt that failed so."""
+        last = attempt >= self._rules.attempts or not isinstance(error, TransientError)
+        return State.EXHAUSTED if last else State.FAILED
 
     def _theirs(self, hole: Hole) -> pl.DataFrame | None:
         """The exchange's candles of a short hole, CANDLE_SCHEMA; ``None`` where they are not asked for."""

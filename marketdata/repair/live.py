@@ -65,7 +65,7 @@ class Hole:
             return f"{count:,} trades are missing {when}: ids {self.first_id} to {self.last_id}."
         if self.kind is Kind.CANDLES:
             return f"There are trades and no candles {when}."
-        return f"There is no trade {when}, and the exchange's candles have some."
+        return f"There is no trade {when}, far beyond the market's pace."
 
     @property
     def minutes(self) -> tuple[datetime, datetime]:
@@ -110,8 +110,13 @@ def past(entries: pl.DataFrame, hole: Hole) -> Past:
 
 
 def facts(hole: Hole) -> dict[str, int | str | None]:
-    """What the ledger keeps of a hole."""
-    return {"kind": hole.kind.value, "first_id": hole.first_id, "last_id": hole.last_id}
+    """What the ledger keeps of a hole; of a silence also how often it has doubled."""
+    found = {"kind": hole.kind.value, "first_id": hole.first_id, "last_id": hole.last_id}
+    return found | ({"doubled": _doubled(hole)} if hole.kind is Kind.SILENCE else {})
+
+
+def _doubled(hole: Hole) -> int:
+    return math.floor(math.log2(max(1.0, (hole.end - hole.start) / SILENT)))
 
 
 def _same(before: str, hole: Hole) -> bool:
@@ -135,9 +140,12 @@ def due(
     return found
 
 
-def token(hole: Hole, now: datetime) -> str:
-    """The same as long as a hole need not be looked at again; a silence is, each time it is twice as long."""
+def token(hole: Hole, now: datetime, attempts: int) -> str:
+    """The same as long as a hole need not be looked at again.
+
+    A silence is looked at again when it is twice as long, or when an attempt has failed.
+    """
     text = f"{hole.market}|{hole.kind}|{hole.start.isoformat()}|{hole.first_id}|{hole.last_id}"
     if hole.kind is Kind.SILENCE:
-        return f"{text}|{math.floor(math.log2(max(1.0, (hole.end - hole.start) / SILENT)))}"
+        return f"{text}|{_doubled(hole)}|{attempts}"
     return f"{text}|{now:%Y-%m-%dT%H:%M}"

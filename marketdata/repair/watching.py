@@ -75,7 +75,8 @@ class Watch:
         if before is None or now - before.whole_look >= self._AGAIN or len(before.holes) > _FEW:
             whole_look, since = now, earliest
         else:
-            whole_look, since = before.whole_look, max(earliest, before.up_to - self._OVERLAP)
+            whole_look = before.whole_look
+            since = max(earliest, _MINUTE.floor(before.up_to - self._OVERLAP))
             for hole in before.holes:  # still there?
                 start, end = hole.minutes
                 shown |= dict.fromkeys(

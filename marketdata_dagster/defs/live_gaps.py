@@ -101,7 +101,9 @@ def sensor(exchanges: Mapping[str, Sequence[Tracked]]) -> dg.SensorDefinition:
         for exchange, holes in found.items():
             wanted = live.due(holes, entries, now, rules(settings).pauses)
             if wanted and not _runs(context.instance, keys[exchange]):
-                tokens = "\n".join(live.token(hole, now) for hole in wanted)
+                tokens = "\n".join(
+                    live.token(hole, now, live.past(entries, hole).attempts) for hole in wanted
+                )
                 digest = hashlib.sha256(tokens.encode()).hexdigest()[:16]
                 requests.append(
                     dg.RunRequest(run_key=f"{exchange}:{digest}", asset_selection=[keys[exchange]])

@@ -13,6 +13,8 @@ from marketdata.exchange_sim import RunningExchange
 from marketdata.fold import fold
 from marketdata.market import Market
 from marketdata.recording import entries
+from marketdata.repair.filling import _Filler
+from marketdata.repair.live import Kind
 from marketdata.repair.watching import Watch
 from marketdata.settings import Settings
 from marketdata.store.buffer import BufferedWriter
@@ -247,6 +249,75 @@ def test_a_stream_that_has_stopped_is_filled_up_to_the_running_minutes(live: Wor
     assert run(live, request).success
     assert equals_the_exchange(database, live, LTC)
     assert told(live)[-1] == ("outcome", "repaired")
+
+
+def test_a_silence_is_looked_at_again_when_the_exchange_could_not_be_asked(
+    live: World, database: str
+) -> None:
+    spoil(database, LTC, NOW - timedelta(hours=4), NOW, "trade", "candle")
+    live.exchange.faults([{"kind": "502"}])
+    (request,) = tick(live, "live_gaps")
+    assert not run(live, request).success
+    assert told(live) == [("finding", "open"), ("repair", "open"), ("outcome", "failed")]
+    live.exchange.faults([])
+    step(timedelta(minutes=1))
+    assert tick(live, "live_gaps") == []
+    step(timedelta(minutes=5))
+    (again,) = tick(live, "live_gaps")
+    assert run(live, again).success
+    assert told(live)[-1] == ("outcome", "repaired")
+    assert equals_the_exchange(database, live, LTC)
+
+
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No exchange's ids count up, so only silences show what is missing."""
+    monkeypatch.setattr(live_gaps, "_counts", lambda *_: False)
+
+
+@pytest.mark.usefixtures("uncounted")
+def test_a_silence_that_has_ended_is_looked_at_again_when_the_exchange_could_not_be_asked(
+    live: World, database: str
+) -> None:
+    spoil(database, LTC, NOW - timedelta(hours=8), NOW - timedelta(hours=4), "trade", "candle")
+    live.exchange.faults([{"kind": "502"}])
+    (request,) = tick(live, "live_gaps")
+    assert not run(live, request).success
+    live.exchange.faults([])
+    step(timedelta(minutes=6))
+    live_gaps._watch.cache_clear()  # what has ended is looked for once an hour, and after a restart
+    (again,) = tick(live, "live_gaps")
+    assert run(live, again).success
+    assert told(live)[-1] == ("outcome", "repaired")
+    assert equals_the_exchange(database, live, LTC)
+
+
+def test_a_silence_that_turns_out_to_be_a_quiet_market_is_closed(
+    live: World, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(database, LTC, NOW - timedelta(hours=4), NOW, "trade", "candle")
+    live.exchange.faults([{"kind": "502"}])
+    (request,) = tick(live, "live_gaps")
+    assert not run(live, request).success
+    live.exchange.faults([])
+    monkeypatch.setattr(_Filler, "_contradicted", lambda *_: False)
+    step(timedelta(minutes=6))
+    (again,) = tick(live, "live_gaps")
+    assert run(live, again).success
+    assert told(live)[-1] == ("outcome", "information")
+    step(timedelta(minutes=30))
+    assert tick(live, "live_gaps") == []
+    step(timedelta(hours=4))  # twice as long
+    assert "kraken" in {(r.asset_selection or ())[0].path[0] for r in tick(live, "live_gaps")}
+
+
+def test_a_minute_that_a_later_look_begins_in_lacks_no_candle(live: World, database: str) -> None:
+    spoil(database, LTC, NOW - timedelta(hours=4), NOW, "trade", "candle")
+    watch = Watch()
+    for _ in range(2):
+        (hole,) = watch.holes(live.platform.settings, [LTC], CLOCK[0], ids=["kraken"])
+        assert hole.kind is Kind.SILENCE
+        step(timedelta(minutes=1))
 
 
 def test_what_is_younger_than_two_minutes_is_no_gap(live: World, database: str) -> None:
