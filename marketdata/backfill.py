@@ -201,7 +201,7 @@ class _Run:
         log: CoverageLog,
     ) -> None:
         self.stop = threading.Event()
-        self._lake, self._settings, self._now = lake, settings, now
+        self._lake, self._settings, self._now = lake.with_waiting(self._while_waiting), settings, now
         self._refresh, self._fold = refresh, fold
         self._on_progress, self._on_day, self._find_source = on_progress, on_day, find_source
         self._publisher, self._log = publisher, log
@@ -257,6 +257,11 @@ class _Run:
                 fold_day(self._lake, market, day)
         return report
 
+    def _while_waiting(self, market: Market, day: date) -> None:
+        """Whoever waits for another process to end a day does not go on waiting when the run is stopped."""
+        if self.stop.is_set():
+            raise _stopped(market, day)
+
     def _progress(self, progress: Progress) -> None:
         self._log.page(progress)
         if self._on_progress is not None:
@@ -279,5 +284,9 @@ class _Stoppable:
         for page in self._source.pages(market, start, end, cursor):
             yield page
             if self._stop.is_set() and page.next_cursor is not None:
-                msg = f"{market} {start.date()} was stopped on its way."
-                raise TransientError(msg, hint="Run again: it goes on at the page where it stopped.")
+                raise _stopped(market, start.date())
+
+
+def _stopped(market: Market, day: date) -> TransientError:
+    msg = f"{market} {day} was stopped on its way."
+    return TransientError(msg, hint="Run again: it goes on at the page where it stopped.")

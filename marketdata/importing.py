@@ -5,16 +5,17 @@ passed it. A crash leaves whole days; the same import again passes over the file
 what is missing, and nothing else.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from marketdata.backfill import fold_day
-from marketdata.errors import CorruptFile, MarketDataError, UnknownName, UsageError
+from marketdata.errors import CorruptFile, MarketDataError, TransientError, UnknownName, UsageError
 from marketdata.import_ledger import Ledger
 from marketdata.import_report import ImportReport, Kept, LeftOut, Tally
 from marketdata.imported_day import ImportedDay, Placed, connect, place
@@ -30,6 +31,7 @@ __all__ = ["ImportProgress", "ImportReport", "Kept", "LeftOut", "Tally", "import
 
 # Days that wait to be written while the next one is read.
 _DAYS_WAITING = 2
+_LOOK_UP_S = 0.5
 # What may be taken when it is read again later.
 _NOT_YET = {"time in the future", "candle still running or in the future", MAY_BE_CUT}
 
@@ -39,11 +41,12 @@ class ImportProgress:
     """How far an import is.
 
     Attributes:
-        file, market, day: what is being read.
+        file, market, day: what is being read; or, with a ``note``, the day that is waited for.
         fraction: of that file; ``None`` where its size is not known.
         rows: of all files read so far; ``rows_per_second`` since the first.
         files_done, files: of all.
         bytes_done, bytes: on disk, of all; ``bytes_before`` of them were finished by an earlier import.
+        note: what is being done when it is not reading.
     """
 
     file: str
@@ -57,6 +60,7 @@ class ImportProgress:
     bytes_done: float
     bytes: int
     bytes_before: int
+    note: str = ""
 
 
 OnProgress = Callable[[ImportProgress], None]
@@ -83,7 +87,8 @@ def import_files(
         market: the market of all files; otherwise the name of each says it.
         now: rows of later times are refused; a day that is still running is not complete.
         again: read also what an earlier import has finished.
-        on_progress: called as days are read.
+        on_progress: called as days are read, and several times a second while another process has the next
+            day to be written; by one thread at a time.
 
     Raises:
         UsageError: a path is absent or holds no file; or none of the files could be imported, and the first
@@ -159,9 +164,12 @@ class _Import:
         again: bool,
         on_progress: OnProgress | None,
     ) -> None:
-        self._lake, self._report, self._now, self._known = lake, report, now, known
+        self._lake = lake.with_waiting(self._while_waiting)
+        self._report, self._now, self._known = report, now, known
         self._ledger, self._again = Ledger(lake), again
-        self._on_progress = on_progress
+        self._on_progress, self._told = on_progress, threading.Lock()
+        self._progress: ImportProgress | None = None
+        self._stop = threading.Event()
         self._began = time.monotonic()
         self._rows = self._files_done = self._bytes_before = 0
         self._bytes_done = 0.0
@@ -173,25 +181,39 @@ class _Import:
 
     def run(self) -> None:
         with ThreadPoolExecutor(1, thread_name_prefix="import") as self._writer:
-            market = self._known[0].market
-            for file in self._known:
-                if file.market != market:
-                    self._flush()
-                    self._do(self._close, market)
-                    market = file.market
-                self._file(file)
-                self._files_done += 1
-                self._bytes_done += file.table.stored_bytes or 0
-            self._flush()
-            self._do(self._close, market)
-            while self._jobs:
-                self._jobs.popleft().result()
+            try:
+                self._read_all()
+            except BaseException:  # Ctrl-C too: the day that is being written is, and no other
+                self._stop.set()
+                self._writer.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _read_all(self) -> None:
+        market = self._known[0].market
+        for file in self._known:
+            if file.market != market:
+                self._flush()
+                self._do(self._close, market)
+                market = file.market
+            self._file(file)
+            self._files_done += 1
+            self._bytes_done += file.table.stored_bytes or 0
+        self._flush()
+        self._do(self._close, market)
+        while self._jobs:
+            self._await(self._jobs.popleft())
 
     def _do(self, job: Callable[..., None], *args: object) -> None:
         """Give the writer a job, when it has no more than a few."""
         while len(self._jobs) >= _DAYS_WAITING:
-            self._jobs.popleft().result()
+            self._await(self._jobs.popleft())
         self._jobs.append(self._writer.submit(job, *args))
+
+    def _await(self, job: Future[None]) -> None:
+        # A Ctrl-C that comes just before a wait begins does not end it: it is seen after the wait.
+        while wait([job], timeout=_LOOK_UP_S).not_done:
+            pass
+        job.result()
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -241,23 +263,34 @@ class _Import:
         if self._on_progress is None:
             return
         done = (day.fraction or 0.0) * (file.table.stored_bytes or 0)
-        self._on_progress(
-            ImportProgress(
-                str(file.table),
-                file.market,
-                day.day,
-                day.fraction,
-                self._rows,
-                self._rows / max(time.monotonic() - self._began, 1e-6),
-                self._files_done,
-                len(self._known),
-                self._bytes_done + done,
-                self._bytes,
-                self._bytes_before,
-            )
+        self._progress = ImportProgress(
+            str(file.table),
+            file.market,
+            day.day,
+            day.fraction,
+            self._rows,
+            self._rows / max(time.monotonic() - self._began, 1e-6),
+            self._files_done,
+            len(self._known),
+            self._bytes_done + done,
+            self._bytes,
+            self._bytes_before,
         )
+        with self._told:
+            self._on_progress(self._progress)
 
     # -- writing ------------------------------------------------------------------------------------
+
+    def _while_waiting(self, market: Market, day: date) -> None:
+        """Say who is waited for, and do not go on waiting when the import is stopped."""
+        if self._stop.is_set():
+            msg = f"{market} {day} was not written: the import was stopped."
+            raise TransientError(msg, hint="Run again: what is there is not imported twice.")
+        if self._on_progress is not None and self._progress is not None:
+            with self._told:
+                self._on_progress(
+                    replace(self._progress, market=market, day=day, note="another process has this day")
+                )
 
     def _put(self, reading: _Reading, day: FileDay) -> None:
         file, tally = reading.file, reading.tally

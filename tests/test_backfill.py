@@ -619,6 +619,36 @@ def test_a_stopped_run_keeps_its_pages(lake: Lake, settings: Settings) -> None:
     assert report.manifest.rows == 3000
 
 
+def test_a_stopped_run_does_not_wait_for_the_day_of_another_process(lake: Lake, settings: Settings) -> None:
+    waits, let_go = threading.Event(), threading.Event()
+
+    def find(market: Market, *_: object) -> TradeSource:
+        if market == ETH:
+            assert waits.wait(30)
+            raise KeyboardInterrupt
+        return PagedSource()
+
+    def told(progress: Progress) -> None:
+        if progress.note.startswith("another process"):
+            waits.set()
+
+    def hold() -> None:
+        with lake.lock(BTC, DAY):
+            held.set()
+            let_go.wait(30)
+
+    held = threading.Event()
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    with pytest.raises(KeyboardInterrupt):
+        run(lake, settings, [(BTC, DAY), (ETH, DAY)], find, on_progress=told)
+    assert other.is_alive()
+    let_go.set()
+    other.join()
+    assert lake.manifest(BTC, DAY) is None
+
+
 def test_two_fetches_of_one_day_do_the_work_once(lake: Lake) -> None:
     sources = [PagedSource(), PagedSource()]
     threads = [threading.Thread(target=get, args=(lake, source)) for source in sources]

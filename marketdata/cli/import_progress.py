@@ -53,9 +53,16 @@ def import_progress() -> Iterator[Callable[[ImportProgress], None]]:
 
 def _lines() -> Callable[[ImportProgress], None]:
     said, left = time.monotonic(), _Left()
+    noted = ""
 
     def show(progress: ImportProgress) -> None:
-        nonlocal said
+        nonlocal said, noted
+        if progress.note:
+            line = f"{progress.market} {progress.day}: {progress.note}"
+            if line != noted:
+                noted = line
+                say(line)
+            return
         estimate = left(progress)
         if time.monotonic() - said < _LINE_EVERY_S:
             return
@@ -69,7 +76,7 @@ def _lines() -> Callable[[ImportProgress], None]:
 
 def _where(progress: ImportProgress) -> str:
     files = f"{progress.files_done:,} of {progress.files:,} files"
-    return f"{files}, {progress.market} {progress.day}"
+    return f"{files}, {progress.market} {progress.day}{f': {progress.note}' if progress.note else ''}"
 
 
 class _Left:

@@ -1,6 +1,10 @@
 """Imports through the command."""
 
 import json
+import signal
+import subprocess
+import sys
+import threading
 from datetime import date
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from marketdata.market import Market
 from tests.cli.conftest import Command
 from tests.cli.lakes import open_lake
 
+PROGRAM = [sys.executable, "-c", "from marketdata.cli.main import run; run()"]
 KRAKEN = "1685577600,27210.1,0.01\n1685577600,27210.1,0.01\n1685577661,27211.5,1.25\n1685750461,27300.0,0.5\n"
 
 
@@ -39,6 +44,27 @@ def test_a_file_is_imported_once_and_a_second_time_adds_nothing(
     assert lake.days() == {
         Market("kraken", "BTC/USD"): [date(2023, 6, 1), date(2023, 6, 2), date(2023, 6, 3)]
     }
+
+
+def test_ctrl_c_ends_an_import_that_waits_for_another_process(home: Path, tmp_path: Path) -> None:
+    path = kraken_file(tmp_path)
+    lake = open_lake(home)
+    with lake.lock(Market("kraken", "BTC/USD"), date(2023, 6, 1)):
+        waiting = subprocess.Popen([*PROGRAM, "import", path], stderr=subprocess.PIPE, text=True)
+        assert waiting.stderr is not None
+        late = threading.Timer(60, waiting.kill)
+        late.start()
+        try:
+            said = waiting.stderr.readline()
+            waiting.send_signal(signal.SIGINT)
+            _, complaint = waiting.communicate()
+        finally:
+            late.cancel()
+            waiting.kill()
+            waiting.wait()
+    assert said == "kraken:BTC/USD 2023-06-01: another process has this day\n"
+    assert (waiting.returncode, complaint) == (130, "Interrupted.\n")
+    assert lake.days() == {}
 
 
 def test_refused_rows_are_counted_with_their_reason(marketdata: Command, home: Path, tmp_path: Path) -> None:
