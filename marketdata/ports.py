@@ -18,15 +18,11 @@ def free_ports(count: int) -> list[int]:
     Raises:
         OSError: no port is free.
     """
-    return [_free_port() for _ in range(count)]
+    return [free_port() for _ in range(count)]
 
 
 def free_port() -> int:
-    """One of ``free_ports``."""
-    return _free_port()
-
-
-def _free_port() -> int:
+    """One of :func:`free_ports`."""
     highest = min(_HIGHEST, _first_ephemeral()) - 1
     for _ in range(_TRIES if highest > _LOWEST else 0):
         port = random.randint(_LOWEST, highest)  # noqa: S311 - so that two processes rarely choose the same

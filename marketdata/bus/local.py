@@ -29,10 +29,11 @@ LOGS: list[Path] = []
 
 _INFO = "-Dorg.slf4j.simpleLogger.showDateTime=true"
 _JAVA = [_INFO, "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-Xshare:auto"]
-_WIDTH = 240
-_ERROR = re.compile(r"^\d+ \[.*?\] ERROR |^Caused by: |^Exception ")
 # Soon up, at the price of its speed later on.
 _SOON = ["-XX:TieredStopAtLevel=1"]
+# Of a log only the errors and its end are shown, and so much of a line.
+_WIDTH = 240
+_ERROR = re.compile(r"^\d+ \[.*?\] ERROR |^Caused by: |^Exception ")
 _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
@@ -149,7 +150,7 @@ class Broker:
             BrokerError: it ended, or does not answer in time.
         """
         for _ in range(_TRIES):
-            if self._is_up():
+            if self._comes_up():
                 return self
             if self._starts() or "Address already in use" not in tail(self.log):
                 break
@@ -157,7 +158,8 @@ class Broker:
         msg = f"The broker did not start:\n{tail(self.log)}"
         raise BrokerError(msg)
 
-    def _is_up(self) -> bool:
+    def _comes_up(self) -> bool:
+        """Start its process and wait until it answers; false, and the process is gone, where it does not."""
         before = self._starts()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603

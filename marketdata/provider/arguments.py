@@ -124,11 +124,6 @@ def widths_of(intervals: Any) -> list[Interval]:
     return list(dict.fromkeys(map(width_of, intervals)))
 
 
-def opens_from(interval: Interval, time: datetime) -> datetime:
-    """The first open time at or after ``time``; at the end of the calendar the last there is."""
-    return interval.ceil(time)
-
-
 def show(instant: datetime) -> str:
     """``2025-06-01T12:00:00Z``."""
     return instant.isoformat().replace("+00:00", "Z")

@@ -22,7 +22,7 @@ from marketdata.bus.topics import Topics
 from marketdata.errors import MarketDataError, NoData, UsageError
 from marketdata.interval import INTERVALS, Interval, from_us, to_us
 from marketdata.market import Market
-from marketdata.provider.arguments import opens_from, show
+from marketdata.provider.arguments import show
 from marketdata.provider.growing import BASE_SCHEMA, Growing, history_frame, put_right
 from marketdata.provider.readers import Reader
 from marketdata.reading import Wanted
@@ -143,7 +143,7 @@ class LiveCandles(Iterator[pl.DataFrame]):
         self, inbox: "Inbox", finals: pl.DataFrame, running: pl.DataFrame, last: datetime | None
     ) -> Iterator[pl.DataFrame]:
         asked, now = self._asked, self._clock()
-        begin = None if asked.start is None else opens_from(asked.interval, asked.start)
+        begin = None if asked.start is None else asked.interval.ceil(asked.start)
         edges = [
             edge for edge in (inbox.near(finals)["open_time"].min(), last, now) if isinstance(edge, datetime)
         ]

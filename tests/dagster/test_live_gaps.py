@@ -142,6 +142,17 @@ def told(world: World) -> list[tuple[str, str]]:
     return list(zip(ledger["event"], ledger["state"], strict=True))
 
 
+def comes_back(live: World) -> None:
+    """The exchange answers again; after the pause of a failed attempt the hole is filled."""
+    live.exchange.faults([])
+    step(timedelta(minutes=1))
+    assert tick(live, "live_gaps") == []
+    step(timedelta(minutes=5))
+    (again,) = tick(live, "live_gaps")
+    assert run(live, again).success
+    assert told(live)[-1] == ("outcome", "repaired")
+
+
 def test_a_whole_table_asks_for_nothing(live: World) -> None:
     assert tick(live, "live_gaps") == []
     sensor = live.definitions.resolve_sensor_def("live_gaps")
@@ -191,13 +202,7 @@ def test_while_trades_cannot_be_had_the_exchanges_candles_stand_in_and_the_next_
     assert found[0] > 10
     assert found[1] == "partial"
     assert told(live)[-1] == ("outcome", "failed")
-    live.exchange.faults([])
-    step(timedelta(minutes=1))
-    assert tick(live, "live_gaps") == []
-    step(timedelta(minutes=5))
-    (again,) = tick(live, "live_gaps")
-    assert run(live, again).success
-    assert told(live)[-1] == ("outcome", "repaired")
+    comes_back(live)
     assert equals_the_exchange(database, live, USDT)
 
 
@@ -259,13 +264,7 @@ def test_a_silence_is_looked_at_again_when_the_exchange_could_not_be_asked(
     (request,) = tick(live, "live_gaps")
     assert not run(live, request).success
     assert told(live) == [("finding", "open"), ("repair", "open"), ("outcome", "failed")]
-    live.exchange.faults([])
-    step(timedelta(minutes=1))
-    assert tick(live, "live_gaps") == []
-    step(timedelta(minutes=5))
-    (again,) = tick(live, "live_gaps")
-    assert run(live, again).success
-    assert told(live)[-1] == ("outcome", "repaired")
+    comes_back(live)
     assert equals_the_exchange(database, live, LTC)
 
 
