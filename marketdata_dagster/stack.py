@@ -9,9 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -136,18 +137,19 @@ class LocalStack:
 
     def stop(self) -> None:
         """Stop what was started, with everything it has started."""
-        for process in reversed(self._processes.values()):
-            _signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_S
-        for process in self._processes.values():
-            # The code server may take longer; it is killed below, with its runs.
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-        for process in self._processes.values():
-            _signal(process, signal.SIGKILL)
-            process.wait()
-        self._processes.clear()
-        self._urls = None
+        with _undisturbed():
+            for process in reversed(self._processes.values()):
+                _signal(process, signal.SIGTERM)
+            deadline = time.monotonic() + _STOP_S
+            for process in self._processes.values():
+                # The code server may take longer; it is killed below, with its runs.
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
+            for process in self._processes.values():
+                _signal(process, signal.SIGKILL)
+                process.wait()
+            self._processes.clear()
+            self._urls = None
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
@@ -231,12 +233,27 @@ class LocalStack:
         """Let SIGTERM unwind like Ctrl-C does, so that nothing is left behind."""
 
         def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            signal.signal(number, signal.SIG_IGN)  # make passes it on to us, who may have it already
             raise SystemExit(128 + number)
 
         try:
             self._before = signal.signal(signal.SIGTERM, leave)
         except ValueError:  # not in the main thread: whoever is there decides
             self._before = None
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Whoever asks to end while it is being ended, or presses Ctrl-C twice, would leave processes behind."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    held = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
 
 
 def _listens(port: int) -> bool:
