@@ -74,7 +74,7 @@ class LocalStack:
     _urls: Urls | None = field(default=None, init=False)
     _variables: dict[str, str] = field(default_factory=dict, init=False)
     _logs: Path = field(default=Path(), init=False)
-    _before: Any = field(default=None, init=False)
+    _before: dict[int, Any] = field(default_factory=dict, init=False)
 
     @property
     def urls(self) -> Urls:
@@ -111,7 +111,7 @@ class LocalStack:
             TransientError: something did not answer in time.
             PermanentError: something ended at once; the message shows the end of its log.
         """
-        self._catch_sigterm()
+        self._catch_signals()
         try:
             self._start()
         except BaseException:
@@ -150,9 +150,9 @@ class LocalStack:
                 process.wait()
             self._processes.clear()
             self._urls = None
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-            self._before = None
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
 
     def _start(self) -> None:
         home, variables = prepare(self.settings)
@@ -229,17 +229,25 @@ class LocalStack:
                 msg = f"The {name} has ended with code {code}."
                 raise PermanentError(msg, hint="\n".join([f"Its log, {log}, ends with:", *last]))
 
-    def _catch_sigterm(self) -> None:
-        """Let SIGTERM unwind like Ctrl-C does, so that nothing is left behind."""
+    def _catch_signals(self) -> None:
+        """Let SIGTERM unwind like Ctrl-C does, and whichever comes first be the only one.
+
+        make passes on what we may have had already, people press Ctrl-C twice: neither may end the ending,
+        from its first moment on.
+        """
+        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+            return
 
         def leave(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-            signal.signal(number, signal.SIG_IGN)  # make passes it on to us, who may have it already
-            raise SystemExit(128 + number)
+            for caught in self._before:
+                signal.signal(caught, signal.SIG_IGN)
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-        try:
-            self._before = signal.signal(signal.SIGTERM, leave)
-        except ValueError:  # not in the main thread: whoever is there decides
-            self._before = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.getsignal(number)
+            if number == signal.SIGTERM or before is not signal.SIG_IGN:  # in the background: it stays so
+                self._before[number] = before
+                signal.signal(number, leave)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ What ccxt 4.5 does with frames, and what is done about it here:
 - **A call for several symbols returns the trades of one**, though others may have come at the same moment;
   those are seen at their next trade. So each look takes the caches of all.
 - **What comes while nobody waits is seen at the next trade**. So caches are looked at until all are empty.
+- **A connection that ends while nobody waits is opened again by the next call**, and nobody is told that
+  something may have been missed. Here that call raises: it is the end of the connection.
 - **Kraken's refusal of a subscription reaches nobody**. Its frame is looked for here.
 - Heartbeats and pongs reach nobody; each frame counts here.
 """
@@ -89,9 +91,14 @@ class Connection:
         """
         self._frame, self._refuse = frame, refuse
         self._refusal = asyncio.get_running_loop().create_future()
-        make = self._exchange.client
+        make, opened = self._exchange.client, set[str]()
 
         def client(url: str) -> Any:
+            if url not in (self._exchange.clients or {}):
+                if url in opened:
+                    msg = "closed while its trades were taken"
+                    raise ccxt.NetworkError(msg)
+                opened.add(url)
             made = make(url)
             if not hasattr(made, "unguarded"):
                 made.unguarded, made.handle_message = made.handle_message, self._guard(made.handle_message)

@@ -37,10 +37,12 @@ class Followed:
         self.frames: dict[Market, list[pl.DataFrame]] = {}
         self.refused: list[tuple[Market | None, pl.DataFrame]] = []
         self.pause_s = 0.0
+        self.pauses = 0
 
     async def take(self, market: Market, trades: pl.DataFrame, received: datetime) -> None:
         assert received.tzinfo is not None
         if self.pause_s:
+            self.pauses += 1
             await asyncio.sleep(self.pause_s)
         self.frames.setdefault(market, []).append(trades)
 
