@@ -18,8 +18,11 @@ NOW = datetime(2025, 6, 11, 12, tzinfo=UTC)
 
 @pytest.fixture(scope="session")
 def shared_server() -> Iterator[RunningExchange]:
-    """One local exchange for all tests of a worker, so that a day is computed once."""
-    with RunningExchange(SimConfig(now=NOW)) as server:
+    """One local exchange for all tests of a worker, so that a day is computed once.
+
+    Its sockets do not beat: on a slow machine that would come between the frames that a test expects.
+    """
+    with RunningExchange(SimConfig(now=NOW, heartbeat_s=3_600.0)) as server:
         yield server
 
 
@@ -37,7 +40,7 @@ def kraken_client() -> Callable[[RunningExchange], Any]:
     """ccxt's Kraken pointed at a local exchange, as it comes."""
 
     def client(server: RunningExchange) -> Any:
-        exchange = ccxt.kraken({"enableRateLimit": False, "timeout": 5_000})
+        exchange = ccxt.kraken({"enableRateLimit": False, "timeout": 60_000})
         exchange.urls["api"]["public"] = server.kraken
         return exchange
 
@@ -49,7 +52,7 @@ def binance_client() -> Callable[[RunningExchange], Any]:
     """ccxt's Binance pointed at a local exchange; it lists spot markets only."""
 
     def client(server: RunningExchange) -> Any:
-        exchange = ccxt.binance({"enableRateLimit": False, "timeout": 5_000})
+        exchange = ccxt.binance({"enableRateLimit": False, "timeout": 60_000})
         exchange.urls["api"]["public"] = f"{server.binance}/api/v3"
         exchange.options["fetchMarkets"] = {"types": ["spot"]}
         exchange.has["fetchCurrencies"] = False

@@ -121,6 +121,7 @@ def test_a_clock_put_back_pushes_again_what_it_passes_again(server: RunningExcha
         server.set_clock(NOW + MINUTE)
         first = client.of("trade")["data"]
         server.set_clock(NOW)
+        server.push()
         assert client.is_quiet(0.1)
         server.set_clock(NOW + MINUTE)
         assert client.of("trade")["data"] == first
@@ -132,7 +133,8 @@ def test_a_frame_holds_at_most_a_hundred_trades(server: RunningExchange) -> None
         assert len(client.of("trade")["data"]) == 100
 
 
-def test_a_quiet_socket_beats_once_something_was_subscribed(server: RunningExchange) -> None:
+def test_a_quiet_socket_beats_once_something_was_subscribed(exchange_server: Any) -> None:
+    server = exchange_server(now=NOW)
     with kraken(server.kraken_ws) as client:
         assert client.is_quiet(1.3)
     with kraken(server.kraken_ws, "trade") as client:
