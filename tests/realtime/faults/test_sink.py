@@ -54,7 +54,9 @@ def check(world: World, database: EmbeddedServer, within_s: float = 400.0) -> No
                 try:
                     held = provider.trades(market, NOON, LATER)
                     candles = provider.candles(market, "1m", NOON, LATER)
-                    if len(held) >= len(trades) and len(candles) >= len(minutes):
+                    # A minute that was closed before all of its trades were sent is corrected later.
+                    counted = candles.head(len(minutes))["trade_count"].sum()
+                    if len(held) >= len(trades) and counted >= minutes["trade_count"].sum():
                         break
                 except Exception:  # nothing is there yet
                     if time.monotonic() > until:

@@ -183,13 +183,17 @@ class World:
         return [DeadLetter.read(message) for message in self.read(self.topics.dead_letter)]
 
     def closed(self, within_s: float = 400.0) -> bool:
-        """Wait until the last minute but the closing trade's own is final in every market."""
+        """Wait until every minute but the closing trade's own is final in every market, of all its trades.
+
+        Where the publishing pauses for long, a minute is closed before all of its trades are sent.
+        """
         until = time.monotonic() + within_s
+        minutes = {market: expected(trades)["1m"] for market, trades in self.trades.items()}
         while time.monotonic() < until:
             finals = self.finals()
             if all(
                 market in finals
-                and len(self._last(finals[market], "1m", trades)) == len(expected(trades)["1m"])
+                and _counts(self._last(finals[market], "1m", trades)) == _counts(minutes[market])
                 for market, trades in self.trades.items()
             ):
                 return True
@@ -217,6 +221,11 @@ class World:
             for interval, batch in expected(self.trades[market]).items():
                 found = self._last(finals, interval, self.trades[market]).select(CANDLE_SCHEMA.names())
                 assert_frame_equal(found.sort("open_time"), batch, rel_tol=1e-9)
+
+
+def _counts(candles: pl.DataFrame) -> tuple[int, int]:
+    """Of candles, and of the trades in them."""
+    return len(candles), candles["trade_count"].sum()
 
 
 def expected(trades: pl.DataFrame) -> dict[str, pl.DataFrame]:
