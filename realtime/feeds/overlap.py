@@ -109,6 +109,9 @@ class Overlap:
 
     def lost(self, now: float) -> None:
         """The socket may have lost some."""
+        if self.position is None:
+            # They were before the beginning, and there is no place to ask from: nothing would end the wait.
+            return
         self._behind, self._ask_at = True, now
 
     def probe(self, now: float) -> None:

@@ -194,3 +194,11 @@ def test_a_wrong_id_to_go_on_behind_does_not_silence_the_market() -> None:
     assert overlap.fetched(rows(4, 5, 6, ids=[4, 5, 6]), 1.0)["trade_id"].to_list() == [6]
     overlap.ended(1.0)
     assert overlap.add(rows(7, ids=[7]), 2.0)["trade_id"].to_list() == [7]
+
+
+def test_what_is_lost_before_the_first_trade_holds_nothing_up() -> None:
+    overlap = Overlap(settle=1.0)
+    overlap.lost(0.0)
+    assert seconds(overlap.add(rows(1, 2, ids=[1, 2]), 0.0)) == [1, 2]
+    assert overlap.request(1.0) is None
+    assert seconds(overlap.add(rows(3, ids=[3]), 1.0)) == [3]
