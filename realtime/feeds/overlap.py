@@ -49,7 +49,8 @@ class Overlap:
         Args:
             settle: seconds after a new connection until REST is asked.
             again: and until it is asked once more, because a subscription may take its time; not before a
-                row has told the exchange's time, which the machine's clock may be behind.
+                row has told the exchange's time, which the machine's clock may be behind. A connection that
+                brings its first row later than that is a reason to ask again then.
             limit: rows that may wait for its answer.
         """
         self._settle, self._again, self._limit = settle, again, limit
@@ -64,7 +65,8 @@ class Overlap:
         self._rows = 0
         self._behind = self._asking = False
         self._ask_at: float | None = None
-        # A second time, from the same trade on.
+        # A second time, from the same trade on; the last time when the connection has brought a row.
+        self._heard = False
         self._again_at: float | None = None
         self._again_from: Position | None = None
         self._asked_from: Position | None = None
@@ -87,7 +89,9 @@ class Overlap:
             self._distinct.new_view("socket")
         if self.position is not None:
             self._behind, self._ask_at = True, now + self._settle
-            self._again_at, self._again_from = now + self._again, self.position
+            # Of the connections before it something may be missing still, if they did not hold so long.
+            self._again_at, self._again_from = now + self._again, self._again_from or self.position
+            self._heard = False
 
     def add(self, trades: pl.DataFrame, now: float) -> pl.DataFrame:
         """Take what the socket brought; return what can be handed on."""
@@ -96,6 +100,11 @@ class Overlap:
         newest = trades["time"].max()
         if isinstance(newest, datetime):
             self._zeros.append(newest - timedelta(seconds=now))
+        if not self._heard:
+            self._heard = True
+            if self._again_from is not None and self._again_at is None:
+                # Asked too early: the subscription may have taken effect only now.
+                self._again_at = now + self._settle
         if not self._behind:
             return self._fresh(trades, "socket")
         if self._rows + len(trades) > self._limit:
@@ -128,6 +137,8 @@ class Overlap:
             self._ask_at = None
         elif self._again_at is not None and now >= self._again_at and self._zeros and not self._behind:
             since, self._again_at = self._again_from or since, None
+            if self._heard:
+                self._again_from = None
         else:
             return None
         self._asking, self._behind, self._asked_from = True, True, since

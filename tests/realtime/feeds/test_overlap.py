@@ -202,3 +202,37 @@ def test_what_is_lost_before_the_first_trade_holds_nothing_up() -> None:
     assert seconds(overlap.add(rows(1, 2, ids=[1, 2]), 0.0)) == [1, 2]
     assert overlap.request(1.0) is None
     assert seconds(overlap.add(rows(3, ids=[3]), 1.0)) == [3]
+
+
+def test_a_connection_that_ends_early_does_not_take_its_second_question_with_it() -> None:
+    overlap = Overlap(settle=1.0, again=15.0)
+    overlap.add(rows(1, ids=[1]), 0.0)
+    overlap.connected(10.0)
+    assert overlap.request(11.0) == asked(-1, until=12)
+    overlap.ended(11.0)
+    # The subscription took effect at 17: what was traded between 11 and 17 nobody has brought.
+    overlap.add(rows(18, ids=[18]), 17.0)
+    overlap.connected(20.0)
+    overlap.request(21.0)
+    overlap.ended(21.0)
+    overlap.add(rows(22, ids=[22]), 21.0)
+    assert overlap.request(35.0) == asked(-1, until=36)
+    assert seconds(overlap.fetched(rows(1, 13, 18, 22, ids=[1, 13, 18, 22]), 35.0)) == [13]
+    overlap.ended(35.0)
+    overlap.connected(40.0)
+    assert overlap.request(41.0) == asked(20, until=42), "what was asked for twice is not asked for again"
+
+
+def test_a_subscription_that_takes_longer_than_that_is_asked_about_when_it_brings_something() -> None:
+    overlap = Overlap(settle=1.0, again=15.0)
+    overlap.add(rows(1, ids=[1]), 0.0)
+    overlap.connected(10.0)
+    for at in (11.0, 25.0):
+        assert overlap.request(at) == asked(-1, until=at + 1)
+        overlap.ended(at)
+    overlap.add(rows(41, ids=[41]), 40.0)
+    assert overlap.request(40.5) is None
+    assert overlap.request(41.0) == asked(-1, until=42)
+    assert seconds(overlap.fetched(rows(1, 30, 41, ids=[1, 30, 41]), 41.0)) == [30]
+    overlap.ended(41.0)
+    assert overlap.request(100.0) is None
