@@ -61,7 +61,8 @@ class Overlap:
         self._zeros: deque[datetime] = deque(maxlen=_HEARD)
         self._distinct: _Ids | _Contents | None = None
         self._begun_at: Any = None
-        self._waiting: list[pl.DataFrame] = []
+        # By connection: each is a view of its own.
+        self._waiting: list[list[pl.DataFrame]] = [[]]
         self._rows = 0
         self._behind = self._asking = False
         self._ask_at: float | None = None
@@ -85,7 +86,10 @@ class Overlap:
 
     def connected(self, now: float) -> None:
         """There is a new connection: a new view of the market."""
-        if self._distinct is not None:
+        if self._rows:
+            # What waits was shown by the one before, and is not counted yet.
+            self._waiting.append([])
+        elif self._distinct is not None:
             self._distinct.new_view("socket")
         if self.position is not None:
             self._behind, self._ask_at = True, now + self._settle
@@ -110,9 +114,9 @@ class Overlap:
         if self._rows + len(trades) > self._limit:
             # What is let go is in the answer that REST is asked for once more.
             self.overflows += 1
-            self._waiting, self._rows = [], 0
+            self._waiting, self._rows = [[] for _ in self._waiting], 0
             self._ask_at = now if self._ask_at is None else self._ask_at
-        self._waiting.append(trades)
+        self._waiting[-1].append(trades)
         self._rows += len(trades)
         return empty_trades()
 
@@ -159,8 +163,13 @@ class Overlap:
         if self._ask_at is not None:
             return empty_trades(), None
         self._behind = False
-        waited, self._waiting, self._rows = self._waiting, [], 0
-        return self._fresh(pl.concat([empty_trades(), *waited]), "socket"), None
+        waited, self._waiting, self._rows = self._waiting, [[]], 0
+        ready = [empty_trades()]
+        for at, frames in enumerate(waited):
+            if at and self._distinct is not None:
+                self._distinct.new_view("socket")
+            ready.append(self._fresh(pl.concat([empty_trades(), *frames]), "socket"))
+        return pl.concat(ready), None
 
     def failed(self, now: float) -> None:
         """REST could not be asked; it is asked again later."""

@@ -236,3 +236,19 @@ def test_a_subscription_that_takes_longer_than_that_is_asked_about_when_it_bring
     assert seconds(overlap.fetched(rows(1, 30, 41, ids=[1, 30, 41]), 41.0)) == [30]
     overlap.ended(41.0)
     assert overlap.request(100.0) is None
+
+
+def test_what_two_connections_showed_while_rest_was_asked_goes_on_once() -> None:
+    overlap = Overlap(settle=1.0)
+    overlap.add(rows(1, 2), 0.0)
+    overlap.connected(3.0)
+    overlap.add(rows(4, 5, 5), 5.0)
+    overlap.request(5.5)
+    overlap.failed(6.0)
+    # The next connection begins with its last trades, which the one before had shown.
+    overlap.connected(7.0)
+    overlap.add(rows(4, 5, 5, 6), 7.1)
+    overlap.request(8.5)
+    out = seconds(overlap.fetched(rows(1, 2, 4, 5, 5), 8.5)) + seconds(overlap.ended(8.5)[0])
+    assert out == [4, 5, 5, 6]
+    assert seconds(overlap.add(rows(6, 7), 9.0)) == [6, 7], "two alike in one view are two"
