@@ -11,6 +11,8 @@ What ccxt 4.5 does with frames, and what is done about it here:
 - **What comes while nobody waits is seen at the next trade**. So caches are looked at until all are empty.
 - **A connection that ends while nobody waits is opened again by the next call**, and nobody is told that
   something may have been missed. Here that call raises: it is the end of the connection.
+- **Coinbase's trades of a market in USDC come as those of the market in USD**, and lie in its cache. Here they
+  are looked for there.
 - **Kraken's refusal of a subscription reaches nobody**. Its frame is looked for here.
 - Heartbeats and pongs reach nobody; each frame counts here.
 """
@@ -67,6 +69,11 @@ class Connection:
         """
         self._name, self._symbols, self._cache_rows = exchange, list(symbols), cache_rows
         self._exchange = _build(exchange, markets, settings, cache_rows)
+        # By the name of the cache that holds their trades.
+        self._takers: dict[str, set[str]] = {}
+        for symbol in symbols:
+            for name in _cached_as(exchange, symbol):
+                self._takers.setdefault(name, set()).add(symbol)
         self._frame: Callable[[str], None] = _ignore
         self._refuse: Callable[[str, str], None] = _ignore
         self._refusal: asyncio.Future[None] | None = None
@@ -137,6 +144,7 @@ class Connection:
             key = "multipleTrades::" + ",".join(symbols)
             number = len(self._exchange.options["streamBySubscriptionsHash"])
             self._exchange.options["streamBySubscriptionsHash"][key] = f"{number}?timeUnit=MICROSECOND"
+        caches = [name for name, takers in self._takers.items() if not takers.isdisjoint(symbols)]
         while True:
             try:
                 if self._exchange.has.get("watchTradesForSymbols"):
@@ -149,12 +157,13 @@ class Connection:
                 # ccxt lets some errors of the network, and of its own reading, out as they are.
                 msg = f"ccxt failed at {self._name}: {type(error).__name__}: {_said(error)}."
                 raise TransientError(msg) from error
-            while held := [symbol for symbol in symbols if self._exchange.trades.get(symbol)]:
-                for symbol in held:
-                    cache = self._exchange.trades[symbol]
+            while held := [name for name in caches if self._exchange.trades.get(name)]:
+                for name in held:
+                    cache = self._exchange.trades[name]
                     rows = list(cache)
                     cache.clear()
-                    await trades(symbol, rows, lost=len(rows) >= self._cache_rows)
+                    for symbol in self._takers[name]:
+                        await trades(symbol, rows, lost=len(rows) >= self._cache_rows)
 
     def _guard(self, handle: Callable[[Any], None]) -> Callable[[Any], None]:
         def guarded(message: Any) -> None:
@@ -197,6 +206,13 @@ def _build(name: str, markets: Mapping[str, Any], settings: Settings, cache_rows
     if name == "binance" and settings.binance_ws_url:
         sockets["spot"] = settings.binance_ws_url
     return exchange
+
+
+def _cached_as(exchange: str, symbol: str) -> tuple[str, ...]:
+    """Names of the caches that hold a symbol's trades."""
+    if exchange == "coinbase" and symbol.endswith("/USDC"):
+        return symbol, symbol.removesuffix("C")
+    return (symbol,)
 
 
 def _text(message: Any) -> str | None:
