@@ -32,6 +32,8 @@ from marketdata.settings import Settings
 # Trades of a symbol that ccxt may hold between two looks.
 CACHE_ROWS = 20_000
 _SYMBOLS_A_CALL = 100
+# Bybit refuses a subscription of more with "args size >10", and with it the connection is given up.
+_FEWER_A_CALL = dict.fromkeys(("bybit", "bybiteu", "bybitid"), 10)
 _PING_MS = 10_000
 # Frames of text that are no JSON and part of the protocol somewhere.
 _WORDS = frozenset({"ping", "pong", "o", "h", "2", "3", "connected"})
@@ -134,7 +136,8 @@ class Connection:
 
     def _calls(self) -> list[list[str]]:
         """Symbols that one call may ask for."""
-        together = _SYMBOLS_A_CALL if self._exchange.has.get("watchTradesForSymbols") else 1
+        most = _FEWER_A_CALL.get(self._name, _SYMBOLS_A_CALL)
+        together = most if self._exchange.has.get("watchTradesForSymbols") else 1
         return [self._symbols[at : at + together] for at in range(0, len(self._symbols), together)]
 
     async def _watch(self, symbols: list[str], trades: TakeRows) -> None:

@@ -57,3 +57,27 @@ def test_coinbases_trades_in_usdc_come_by_the_name_of_those_in_usd() -> None:
     ids = {"BTC/USD": "BTC-USD", "BTC/USDC": "BTC-USDC"}
     for symbols in (["BTC/USDC"], ["BTC/USD", "BTC/USDC"]):
         assert brought("coinbase", symbols, ids, [frame]) == {symbol: ["5"] for symbol in symbols}
+
+
+def test_bybit_is_asked_for_ten_markets_at_once() -> None:
+    ids = {f"A{at}/USDT": f"A{at}USDT" for at in range(25)}
+    asked: list[list[str]] = []
+
+    async def nothing(symbol: str, rows: Rows, *, lost: bool) -> None: ...
+
+    async def run() -> None:
+        connection = Connection("bybit", list(ids), table("bybit", ids), Settings())
+
+        async def watch_multiple(url: str, hashes: list[str], message: dict[str, Any], *_: object) -> None:
+            asked.append(message["args"])
+            await asyncio.Event().wait()
+
+        connection._exchange.watch_multiple = watch_multiple
+        running = asyncio.create_task(connection.run(nothing, lambda _: None, lambda *_: None))
+        await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+    assert [len(topics) for topics in asked] == [10, 10, 5]
+    assert sum(asked, []) == [f"publicTrade.{market_id}" for market_id in ids.values()]
