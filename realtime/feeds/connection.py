@@ -14,6 +14,8 @@ What ccxt 4.5 does with frames, and what is done about it here:
 - **Coinbase's trades of a market in USDC come as those of the market in USD**, and lie in its cache. Here they
   are looked for there.
 - **Kraken's refusal of a subscription reaches nobody**. Its frame is looked for here.
+- **It gives a connection up that answers no pings, whatever else it brings**, after three of them; some
+  exchanges do not answer, and are asked by ccxt every half hour. Here each frame is an answer.
 - Heartbeats and pongs reach nobody; each frame counts here.
 """
 
@@ -110,7 +112,7 @@ class Connection:
                 opened.add(url)
             made = make(url)
             if not hasattr(made, "unguarded"):
-                made.unguarded, made.handle_message = made.handle_message, self._guard(made.handle_message)
+                made.unguarded, made.handle_message = made.handle_message, self._guard(made)
             return made
 
         self._exchange.client = client
@@ -168,7 +170,9 @@ class Connection:
                     for symbol in self._takers[name]:
                         await trades(symbol, rows, lost=len(rows) >= self._cache_rows)
 
-    def _guard(self, handle: Callable[[Any], None]) -> Callable[[Any], None]:
+    def _guard(self, client: Any) -> Callable[[Any], None]:
+        handle = client.handle_message
+
         def guarded(message: Any) -> None:
             text = _text(message)
             if text is not None:
@@ -184,6 +188,8 @@ class Connection:
             except Exception as error:  # whatever ccxt raises here would end its receive loop
                 reason = "not JSON" if isinstance(error, JSONDecodeError) else "frame not understood"
                 self._refuse(reason, (text or "")[:_LONGEST_KEPT])
+            if text is not None:
+                client.lastPong = self._exchange.milliseconds()
 
         return guarded
 

@@ -1,12 +1,16 @@
 """What ccxt hides of exchanges that there is no local one of: its own objects, given frames by hand."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import ccxt
+import pytest
+from aiohttp import web
 
 from marketdata.settings import Settings
+from realtime.feeds import connection as connections
 from realtime.feeds.connection import Connection, Rows
 
 
@@ -50,6 +54,28 @@ def brought(
     return found
 
 
+@asynccontextmanager
+async def served(serve: Callable[[web.WebSocketResponse], Awaitable[None]]) -> AsyncIterator[Settings]:
+    """A server of sockets that does as it is told, in Binance's place; it answers nothing by itself."""
+
+    async def connected(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(autoping=False, autoclose=False)
+        await socket.prepare(request)
+        with suppress(ConnectionError):
+            await serve(socket)
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", connected)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield Settings(binance_ws_url=f"ws://127.0.0.1:{runner.addresses[0][1]}/ws")
+    finally:
+        await runner.cleanup()
+
+
 def test_coinbases_trades_in_usdc_come_by_the_name_of_those_in_usd() -> None:
     trade = {"price": "100000", "size": "0.3", "side": "BUY", "time": "2025-06-08T12:00:00.265Z"}
     trades = [trade | {"trade_id": "5", "product_id": "BTC-USD"}]
@@ -81,3 +107,30 @@ def test_bybit_is_asked_for_ten_markets_at_once() -> None:
     asyncio.run(run())
     assert [len(topics) for topics in asked] == [10, 10, 5]
     assert sum(asked, []) == [f"publicTrade.{market_id}" for market_id in ids.values()]
+
+
+def test_a_connection_that_brings_trades_and_answers_no_pings_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_PING_MS", 100)
+    found: list[str] = []
+
+    async def trades(symbol: str, rows: Rows, *, lost: bool) -> None:
+        found.extend(row["id"] for row in rows)
+
+    async def serve(socket: web.WebSocketResponse) -> None:
+        trade = {"e": "aggTrade", "s": "BTCUSDT", "p": "1.0", "q": "1.0", "T": 1749384000000000, "m": True}
+        for at in range(1_000):
+            await socket.send_json(trade | {"a": at, "f": at, "l": at})
+            await asyncio.sleep(0.02)
+
+    async def run() -> None:
+        async with served(serve) as settings:
+            ids = {"BTC/USDT": "BTCUSDT"}
+            connection = Connection("binance", list(ids), table("binance", ids), settings)
+            running = asyncio.create_task(connection.run(trades, lambda _: None, lambda *_: None))
+            ended, _ = await asyncio.wait({running}, timeout=1.5)
+            assert not ended, running.exception()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+    assert len(found) > 20
