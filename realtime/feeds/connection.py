@@ -11,8 +11,8 @@ What ccxt 4.5 does with frames, and what is done about it here:
 - **What comes while nobody waits is seen at the next trade**. So caches are looked at until all are empty.
 - **A connection that ends while nobody waits is opened again by the next call**, and nobody is told that
   something may have been missed. Here that call raises: it is the end of the connection.
-- **Coinbase's trades of a market in USDC come as those of the market in USD**, and lie in its cache. Here they
-  are looked for there.
+- **Coinbase's trades of a market in USDC come as those of the market in USD**, and lie in its cache. Here
+  they are looked for there.
 - **Kraken's refusal of a subscription reaches nobody**. Its frame is looked for here.
 - **It gives a connection up that answers no pings, whatever else it brings**, after three of them; some
   exchanges do not answer, and are asked by ccxt every half hour. Here each frame is an answer.
@@ -37,6 +37,8 @@ _SYMBOLS_A_CALL = 100
 # Bybit refuses a subscription of more with "args size >10", and with it the connection is given up.
 _FEWER_A_CALL = dict.fromkeys(("bybit", "bybiteu", "bybitid"), 10)
 _PING_MS = 10_000
+# So long the other side may take to say that it has closed.
+_CLOSE_S = 0.5
 # Frames of text that are no JSON and part of the protocol somewhere.
 _WORDS = frozenset({"ping", "pong", "o", "h", "2", "3", "connected"})
 # So much of a frame is kept.
@@ -194,7 +196,12 @@ class Connection:
         return guarded
 
     async def _close(self) -> None:
-        await self._exchange.close()
+        closing = asyncio.ensure_future(self._exchange.close())
+        answered, _ = await asyncio.wait({closing}, timeout=_CLOSE_S)
+        if not answered and self._exchange.session is not None:
+            # A dead socket does not answer that it is closed; aiohttp waits ten seconds for that.
+            await self._exchange.session.close()
+        await closing
 
 
 def _build(name: str, markets: Mapping[str, Any], settings: Settings, cache_rows: int) -> Any:

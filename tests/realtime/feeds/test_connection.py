@@ -106,10 +106,14 @@ def test_bybit_is_asked_for_ten_markets_at_once() -> None:
 
     asyncio.run(run())
     assert [len(topics) for topics in asked] == [10, 10, 5]
-    assert sum(asked, []) == [f"publicTrade.{market_id}" for market_id in ids.values()]
+    assert [topic for topics in asked for topic in topics] == [
+        f"publicTrade.{market_id}" for market_id in ids.values()
+    ]
 
 
-def test_a_connection_that_brings_trades_and_answers_no_pings_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_brings_trades_and_answers_no_pings_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(connections, "_PING_MS", 100)
     found: list[str] = []
 
@@ -120,7 +124,7 @@ def test_a_connection_that_brings_trades_and_answers_no_pings_is_kept(monkeypatc
         trade = {"e": "aggTrade", "s": "BTCUSDT", "p": "1.0", "q": "1.0", "T": 1749384000000000, "m": True}
         for at in range(1_000):
             await socket.send_json(trade | {"a": at, "f": at, "l": at})
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.005)
 
     async def run() -> None:
         async with served(serve) as settings:
@@ -134,3 +138,24 @@ def test_a_connection_that_brings_trades_and_answers_no_pings_is_kept(monkeypatc
 
     asyncio.run(run())
     assert len(found) > 20
+
+
+def test_giving_up_a_dead_socket_does_not_wait_for_its_answer() -> None:
+    async def serve(_: web.WebSocketResponse) -> None:
+        await asyncio.sleep(5.0)
+
+    async def nothing(symbol: str, rows: Rows, *, lost: bool) -> None: ...
+
+    async def run() -> float:
+        loop = asyncio.get_running_loop()
+        async with served(serve) as settings:
+            ids = {"BTC/USDT": "BTCUSDT"}
+            connection = Connection("binance", list(ids), table("binance", ids), settings)
+            running = asyncio.create_task(connection.run(nothing, lambda _: None, lambda *_: None))
+            await asyncio.sleep(0.3)
+            began = loop.time()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            return loop.time() - began
+
+    assert asyncio.run(run()) < 1.5
