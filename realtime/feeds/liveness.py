@@ -34,7 +34,8 @@ class Liveness:
         self._rules = rules
         self._frame = now
         self._looked = dict.fromkeys(markets, now)
-        self._probing: set[Market] = set()
+        # Since when REST is asked about them.
+        self._probing: dict[Market, float] = {}
         self._suspect: dict[Market, float] = {}
 
     def frame(self, now: float) -> None:
@@ -50,14 +51,17 @@ class Liveness:
         """Markets to ask REST about now; each once in a while."""
         due = [market for market, looked in self._looked.items() if now - looked >= self._rules.probe]
         self._looked.update(dict.fromkeys(due, now))
-        self._probing.update(due)
+        self._probing.update(dict.fromkeys(due, now))
         return due
 
     def probed(self, market: Market, now: float, *, missed: bool) -> None:
-        """REST was asked about a market; whether it had trades that the socket had not brought."""
+        """REST was asked about a market; whether it had trades that the socket had not brought.
+
+        A socket that has brought some since the market was due for the question was only slower than REST.
+        """
         if market in self._probing:
-            self._probing.discard(market)
-            if missed:
+            asked = self._probing.pop(market)
+            if missed and self._looked[market] <= asked:
                 self._suspect.setdefault(market, now)
 
     def dead(self, now: float) -> str | None:

@@ -76,3 +76,14 @@ def test_after_a_connection_that_held_the_pause_is_short_again() -> None:
         backoff.after(1.0)
     assert backoff.after(29.0) > 1.0
     assert backoff.after(30.0) == 0.125
+
+
+def test_a_trade_that_the_socket_brought_while_rest_was_asked_is_no_sign_of_death() -> None:
+    liveness = Liveness([MARKET], RULES, 0.0)
+    assert liveness.to_probe(60.0) == [MARKET]
+    liveness.trades(MARKET, 60.1)
+    # REST has it too, and its answer is handed on first: what the socket brings waits for it.
+    liveness.probed(MARKET, 60.4, missed=True)
+    for second in range(61, 90, 5):
+        liveness.frame(second)
+        assert liveness.dead(second) is None
