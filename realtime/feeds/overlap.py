@@ -43,10 +43,13 @@ class Overlap:
         settle: float = _SETTLE_S,
         again: float = _AGAIN_S,
         limit: int = 100_000,
+        numbered: bool | None = None,
     ) -> None:
         """Go on behind ``position``; without one the first trade is the beginning.
 
         Args:
+            numbered: whether an id names the same trade by the socket and by REST; ``None``: the first rows
+                show whether there are ids.
             settle: seconds after a new connection until REST is asked.
             again: and until it is asked once more, because a subscription may take its time; not before a
                 row has told the exchange's time, which the machine's clock may be behind. A connection that
@@ -60,6 +63,8 @@ class Overlap:
         # For the newest row of each of the last frames: when, by the exchange's time, ``now`` was 0.
         self._zeros: deque[datetime] = deque(maxlen=_HEARD)
         self._distinct: _Ids | _Contents | None = None
+        if numbered is not None:
+            self._distinct = _Ids(position) if numbered else _Contents(position)
         self._begun_at: Any = None
         # By connection: each is a view of its own.
         self._waiting: list[list[pl.DataFrame]] = [[]]

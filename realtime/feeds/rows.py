@@ -16,6 +16,8 @@ from marketdata.trade import Validated, empty_rejects, validate
 from realtime.feeds import plain
 from realtime.frames import binance_trades, kraken_v2_trades
 
+# A trade has one id by the socket and another, or none, by REST.
+OTHER_IDS_BY_REST = frozenset({"htx", "kucoin"})
 _SIDES = {"buy": "buy", "sell": "sell"}
 _OWN = {"kraken": (plain.kraken_v2, kraken_v2_trades), "binance": (plain.binance_agg, binance_trades)}
 

@@ -20,6 +20,7 @@ from realtime.feeds.connection import CACHE_ROWS, Connection, Rows
 from realtime.feeds.liveness import Liveness, LivenessRules
 from realtime.feeds.overlap import Overlap
 from realtime.feeds.recovery import Recovery
+from realtime.feeds.rows import OTHER_IDS_BY_REST
 from realtime.feeds.sequence import Request, Sequence
 from realtime.feeds.track import TakerError, Track
 from realtime.services.clock import SteadyClock
@@ -90,12 +91,13 @@ class WebSocketFeed:
         self._bad = asyncio.Queue(maxsize=_BAD_FRAMES)
         table = await self._market_table()
         sequential = await asyncio.to_thread(self._recovery.sequential, self.markets[0])
+        numbered = False if self.exchange in OTHER_IDS_BY_REST else None
         for market in self.markets:
             position = self._resume_from.get(market)
             tracker: Sequence | Overlap = (
                 Sequence(position, limit=self._buffer_rows)
                 if sequential
-                else Overlap(position, limit=self._buffer_rows)
+                else Overlap(position, limit=self._buffer_rows, numbered=numbered)
             )
             self._tracks[market.symbol] = Track(
                 market, tracker, self._recovery, self.events, out=out, refused=refused, clock=self._clock
