@@ -7,6 +7,8 @@ own: it is lossless as far as the exchange answers ``since`` from the oldest tra
   cursor is that millisecond, and no row is lost or repeated. A page of one single millisecond may be cut by
   the exchange; it is kept, the cursor goes one on, and the evidence says when that happened.
 - Some exchanges answer a window of time only, so an empty answer means "look an hour later".
+- Some are asked for a window only, and of one with more trades than an answer holds they serve the newest. So
+  the window is made smaller until the answer is not full.
 - Some ignore ``since`` and serve their newest trades. Then the first page is part of the newest one and the
   history cannot be had, which is an error and not an empty day.
 - Whether the ids are used is decided by the first page and kept in the cursor, so a day has one kind.
@@ -16,6 +18,7 @@ own: it is lossless as far as the exchange answers ``since`` from the oldest tra
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -37,6 +40,10 @@ _NO_IDS = ":no-ids"
 _LOOK_PAST_END = timedelta(days=1)
 # Fewer rows may be all that a new market has.
 _ENOUGH_TO_JUDGE = 50
+# Those ccxt asks only for a window: rows of a full answer, and how much later than wanted the end is, in ms:
+# Coinbase's windows are cut to seconds, MEXC's are shorter than an hour.
+_WINDOWED = {"coinbase": (1_000, 2_000), "mexc": (1_000, -1)}
+_FIRST_WINDOW_MS = 60_000
 _SIDES = {"buy": "buy", "sell": "sell"}
 
 
@@ -79,6 +86,7 @@ class UnifiedTrades:
         self._client = client
         self.exchange = client.exchange
         self.name = f"{client.exchange}-ccxt"
+        self._window_ms = _FIRST_WINDOW_MS
 
     def pages(
         self, market: Market, start: datetime, end: datetime, cursor: str | None = None
@@ -165,10 +173,33 @@ class UnifiedTrades:
         return exact if exact.count >= wide.count else wide
 
     def _ask(self, market: Market, since: int | None, ids: bool | None) -> _Answer:
+        if self.exchange in _WINDOWED:
+            return self._ask_window(market, since, ids)
         return self._client.ask(
             lambda exchange: exchange.fetch_trades(market.symbol, since),
             lambda rows: self._read(rows, market, since, ids),
         )
+
+    def _ask_window(self, market: Market, since: int | None, ids: bool | None) -> _Answer:
+        """All from ``since`` on to the end of a window of the right size; empty: none in an hour."""
+        most, over = _WINDOWED[self.exchange]
+        # So long a window is known to have no trade, and so long a one too many.
+        empty, full = 0, 0
+        width = self._window_ms
+        while True:
+            params = {} if since is None else {"until": since + width + over}
+            fetch = partial(_fetch, symbol=market.symbol, since=since, limit=most, params=params)
+            answer = self._client.ask(fetch, lambda rows: self._read(rows, market, since, ids))
+            if since is None:
+                return answer
+            if answer.count >= most and width > empty + 1:
+                full = width
+            elif not answer.count and width < _HOUR_MS:
+                empty = width
+            else:
+                self._window_ms = min(4 * width, _HOUR_MS) if 4 * answer.count < most else width
+                return answer
+            width = (empty + full + 1) // 2 if full else min(4 * empty, _HOUR_MS)
 
     def _read(self, rows: Any, market: Market, since: int | None, ids: bool | None) -> _Answer:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -259,6 +290,10 @@ class UnifiedCandles:
         return self._client.ask(
             lambda exchange: exchange.fetch_ohlcv(market.symbol, interval.name, since), rows
         )
+
+
+def _fetch(exchange: Any, symbol: str, since: int | None, limit: int, params: dict[str, int]) -> Any:
+    return exchange.fetch_trades(symbol, since, limit, params)
 
 
 def _parse(cursor: str) -> tuple[int, bool]:

@@ -16,6 +16,7 @@ from marketdata.interval import Interval
 from marketdata.manifest import day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
+from marketdata.sources import unified
 from marketdata.sources.base import CandleSource, TradeSource
 from marketdata.sources.client import Client
 from marketdata.sources.unified import UnifiedCandles, UnifiedTrades
@@ -128,6 +129,48 @@ def test_an_empty_answer_to_a_window_is_not_the_end(other: Callable[..., Client]
     pages = list(source.pages(MARKET, START, END))
     assert trades_of(pages)["trade_id"].to_list() == [100, 101, 102]
     assert (pages[-1].reached, pages[-1].following_id) == (END, 103)
+
+
+@pytest.mark.parametrize("page", [3, 5, 1_000])
+def test_an_exchange_that_is_asked_for_a_window_gives_all_of_it(
+    other: Callable[..., Client], monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    def fetch_trades(self: Any, symbol: str, since: Any = None, limit: Any = None, params: Any = None) -> Any:
+        if since is not None and "until" not in params:
+            msg = "fetchTrades() requires an until parameter when since is provided"
+            raise ccxt.ArgumentsRequired(msg)
+        # Of more than the limit the newest.
+        until = 10**15 if since is None else params["until"]
+        held = [row for row in self.rows if (since or 0) <= START_MS + row[1] <= until][-limit:]
+        known = {"price": 2.5, "amount": 1.5, "side": "buy", "info": {}}
+        return [known | {"id": each, "timestamp": START_MS + ms} for each, ms in held]
+
+    monkeypatch.setitem(unified._WINDOWED, "otherx", (page, -1))
+    times = [0, 1, 2, 2, 500, 501, 60_000, 61_000, 5 * HOUR, 5 * HOUR + 1, 5 * HOUR + 3, 90_000_000]
+    source = UnifiedTrades(other(rows=rows(*times), fetch_trades=fetch_trades))
+    pages = list(source.pages(MARKET, START, END))
+    assert trades_of(pages)["trade_id"].to_list() == list(range(100, 111))
+    assert pages[-1].reached == END
+
+
+def test_coinbase_and_mexc_are_asked_for_a_window() -> None:
+    for name in ("coinbase", "mexc"):
+        client = Client(name, Settings(request_interval_ms=0, request_attempts=1), FakeTime().clock)
+        exchange = client._exchange()
+        known = {"id": "BTC-USD", "symbol": "BTC/USD", "base": "BTC", "quote": "USD"}
+        kind = {"baseId": "BTC", "quoteId": "USD", "spot": True, "type": "spot"}
+        exchange.set_markets([exchange.safe_market_structure(known | kind)])
+        client._loaded = exchange
+        asked: list[str] = []
+
+        def fetch(url: str, *_: object, asked: list[str] = asked) -> Any:
+            asked.append(url)
+            return {"trades": []} if "coinbase" in url else []
+
+        exchange.fetch = fetch
+        market = Market(name, "BTC/USD")
+        assert list(UnifiedTrades(client).pages(market, START, START + timedelta(minutes=1)))
+        assert all("start" in url and "end" in url for url in asked)
 
 
 def test_a_day_without_trades_is_known_by_the_trade_after_it(other: Callable[..., Client]) -> None:
