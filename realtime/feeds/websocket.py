@@ -27,6 +27,8 @@ from realtime.services.clock import SteadyClock
 
 _LOG = structlog.stdlib.get_logger(__name__)
 _TICK_S = 0.1
+# A look that comes so late was held up, and reading with it: by brokers that take nothing, or by the machine.
+_HELD_UP_S = 1.0
 # Refused frames that wait to be handed on.
 _BAD_FRAMES = 1_000
 # Kraken sends a heartbeat each second to whoever has subscribed. Elsewhere pings and pongs show that the
@@ -150,7 +152,11 @@ class WebSocketFeed:
         reading = asyncio.create_task(connection.run(trades, frame, self._keep_bad))
         try:
             while not reading.done() and (reason := liveness.dead(loop.time())) is None:
+                looked = loop.time()
                 await asyncio.wait({reading}, timeout=_TICK_S)
+                if loop.time() - looked > _HELD_UP_S:
+                    # It was not the socket that was silent: nobody listened.
+                    liveness.frame(loop.time())
         finally:
             reading.cancel()
             ended = (await asyncio.gather(reading, return_exceptions=True))[0]

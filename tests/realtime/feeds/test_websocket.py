@@ -1,6 +1,7 @@
 """Feeds against the local exchange: every trade once and in order, whatever its sockets do."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -408,6 +409,21 @@ def test_a_connection_that_ends_while_its_trades_are_taken_has_ended(
         assert followed.feed.events.reconnects == {"ended": 1}
         trades = followed.trades(market)
         assert trades["trade_id"].diff().drop_nulls().eq(1).all()
+
+    asyncio.run(follow())
+
+
+def test_a_socket_is_not_silent_because_nobody_listened(exchange_server: Start) -> None:
+    exchange = exchange_server(load=300)
+
+    async def follow() -> None:
+        async with following(exchange, KRAKEN) as followed:
+            await followed.more(KRAKEN, 20)
+            # What takes the trades holds everything up, as a full queue to the brokers does.
+            time.sleep(QUICK.silence + 0.5)
+            await followed.more(KRAKEN, 100)
+        assert_nothing_is_missing(exchange, KRAKEN, followed)
+        assert not followed.feed.events.reconnects
 
     asyncio.run(follow())
 
