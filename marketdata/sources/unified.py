@@ -44,6 +44,8 @@ _ENOUGH_TO_JUDGE = 50
 # Coinbase's windows are cut to seconds, MEXC's are shorter than an hour.
 _WINDOWED = {"coinbase": (1_000, 2_000), "mexc": (1_000, -1)}
 _FIRST_WINDOW_MS = 60_000
+# Those that serve only their newest trades, and more of them to whoever says how many (100 to others).
+_LARGEST = dict.fromkeys(("okx", "okxus", "myokx"), 500) | dict.fromkeys(("gate", "gateeu"), 1_000)
 _SIDES = {"buy": "buy", "sell": "sell"}
 
 
@@ -175,8 +177,9 @@ class UnifiedTrades:
     def _ask(self, market: Market, since: int | None, ids: bool | None) -> _Answer:
         if self.exchange in _WINDOWED:
             return self._ask_window(market, since, ids)
+        most = _LARGEST.get(self.exchange)
         return self._client.ask(
-            lambda exchange: exchange.fetch_trades(market.symbol, since),
+            lambda exchange: exchange.fetch_trades(market.symbol, since, most),
             lambda rows: self._read(rows, market, since, ids),
         )
 

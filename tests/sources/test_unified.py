@@ -153,24 +153,34 @@ def test_an_exchange_that_is_asked_for_a_window_gives_all_of_it(
     assert pages[-1].reached == END
 
 
-def test_coinbase_and_mexc_are_asked_for_a_window() -> None:
-    for name in ("coinbase", "mexc"):
-        client = Client(name, Settings(request_interval_ms=0, request_attempts=1), FakeTime().clock)
-        exchange = client._exchange()
-        known = {"id": "BTC-USD", "symbol": "BTC/USD", "base": "BTC", "quote": "USD"}
-        kind = {"baseId": "BTC", "quoteId": "USD", "spot": True, "type": "spot"}
-        exchange.set_markets([exchange.safe_market_structure(known | kind)])
-        client._loaded = exchange
-        asked: list[str] = []
+@pytest.mark.parametrize(
+    ("name", "empty", "wanted"),
+    [
+        ("coinbase", {"trades": []}, ("start=", "end=", "limit=1000")),
+        ("mexc", [], ("startTime=", "endTime=")),
+        ("okx", {"code": "0", "data": []}, ("limit=500",)),
+        ("gate", [], ("limit=1000",)),
+    ],
+)
+def test_exchanges_are_asked_for_as_much_as_ccxt_lets_them(
+    name: str, empty: Any, wanted: tuple[str, ...]
+) -> None:
+    client = Client(name, Settings(request_interval_ms=0, request_attempts=1), FakeTime().clock)
+    exchange = client._exchange()
+    known = {"id": "BTC_USD", "symbol": "BTC/USD", "base": "BTC", "quote": "USD", "option": False}
+    kind = {"baseId": "BTC", "quoteId": "USD", "spot": True, "type": "spot", "contract": False}
+    exchange.set_markets([exchange.safe_market_structure(known | kind)])
+    client._loaded = exchange
+    asked: list[str] = []
 
-        def fetch(url: str, *_: object, asked: list[str] = asked) -> Any:
-            asked.append(url)
-            return {"trades": []} if "coinbase" in url else []
+    def fetch(url: str, *_: object) -> Any:
+        asked.append(url)
+        return empty
 
-        exchange.fetch = fetch
-        market = Market(name, "BTC/USD")
-        assert list(UnifiedTrades(client).pages(market, START, START + timedelta(minutes=1)))
-        assert all("start" in url and "end" in url for url in asked)
+    exchange.fetch = fetch
+    pages = UnifiedTrades(client).pages(Market(name, "BTC/USD"), START, START + timedelta(minutes=1))
+    assert len(list(pages)) == 1
+    assert all(word in url for url in asked for word in wanted)
 
 
 def test_a_day_without_trades_is_known_by_the_trade_after_it(other: Callable[..., Client]) -> None:
