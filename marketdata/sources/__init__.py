@@ -15,7 +15,7 @@ from marketdata.manifest import day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
 from marketdata.sources.archive import BinanceArchive
-from marketdata.sources.base import CandleSource, Page, TradeSource
+from marketdata.sources.base import CandleSource, OnlyNewestServed, Page, TradeSource
 from marketdata.sources.binance import BinanceCandles, BinanceTrades
 from marketdata.sources.client import Client
 from marketdata.sources.kraken import KrakenCandles, KrakenTrades
@@ -23,6 +23,7 @@ from marketdata.sources.unified import UnifiedCandles, UnifiedTrades
 
 __all__ = [
     "CandleSource",
+    "OnlyNewestServed",
     "Page",
     "TradeSource",
     "candle_source",

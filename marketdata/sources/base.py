@@ -7,9 +7,23 @@ from typing import Protocol, runtime_checkable
 
 import polars as pl
 
+from marketdata.errors import ExchangeRefused
 from marketdata.interval import Interval
 from marketdata.market import Market
 from marketdata.trade import empty_rejects
+
+
+class OnlyNewestServed(ExchangeRefused):
+    """The exchange has no history but its newest trades, and these begin later than what was asked for.
+
+    Attributes:
+        newest: those trades, TRADE_SCHEMA, in order of time.
+    """
+
+    def __init__(self, message: str, *, newest: pl.DataFrame, hint: str | None = None) -> None:
+        """Say what is not served, and bring what is."""
+        super().__init__(message, hint=hint)
+        self.newest = newest
 
 
 @dataclass(frozen=True, slots=True)

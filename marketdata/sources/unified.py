@@ -28,7 +28,7 @@ from marketdata.errors import ExchangeRefused, MalformedResponse, UnknownName, U
 from marketdata.interval import INTERVALS, Interval, from_us, to_us
 from marketdata.market import Market
 from marketdata.sources import rows as read
-from marketdata.sources.base import Page
+from marketdata.sources.base import OnlyNewestServed, Page
 from marketdata.sources.client import Client
 from marketdata.sources.window import cut
 from marketdata.trade import empty_rejects, empty_trades, validate
@@ -162,7 +162,8 @@ class UnifiedTrades:
         near = first.newest_ms is not None and 2 * first.newest_ms >= oldest + latest
         if oldest > at and part and near:
             msg = f"{self.exchange} serves only its newest {newest.count} trades of {market.symbol}."
-            raise ExchangeRefused(msg, hint="Its history can only be imported from files.")
+            hint = "Its history can only be imported from files."
+            raise OnlyNewestServed(msg, newest=newest.trades, hint=hint)
 
     def _from(self, market: Market, at: int, ids: bool | None) -> _Answer:
         """Rows from a millisecond on. Asked for a second earlier: some exchanges cut ``since`` to seconds,

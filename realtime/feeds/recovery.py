@@ -12,7 +12,7 @@ from marketdata.errors import NoData
 from marketdata.manifest import day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
-from marketdata.sources import TradeSource, trade_source
+from marketdata.sources import OnlyNewestServed, TradeSource, trade_source
 from realtime.feeds.sequence import Request
 
 # So many ids are asked for by id; more are read page by page from the time of the last trade on.
@@ -40,6 +40,8 @@ class Recovery:
 
     async def pages(self, market: Market, request: Request) -> AsyncIterator[pl.DataFrame]:
         """Answer a request: frames of TRADE_SCHEMA, in order; the next is fetched when this one is taken.
+
+        Where an exchange serves only its newest trades these come before the error that says so.
 
         Raises:
             TransientError: retries are used up.
@@ -78,16 +80,25 @@ class Recovery:
             until = max(until, request.until if last is None else request.until + _MARGIN)
         for start, end in _days(request.since - _MARGIN, until):
             source = self._source_of(market, start.date(), now)
-            for page in source.pages(market, start, end):
+            for trades in _frames(source, market, start, end):
                 if stop.is_set():
                     return
-                if first is None and page.trades["trade_id"].null_count() not in {0, len(page.trades)}:
+                if first is None and trades["trade_id"].null_count() not in {0, len(trades)}:
                     msg = f"{market.exchange} numbers some of its trades and others not."
                     raise NoData(msg)
-                yield page.trades
-                newest = page.trades["trade_id"].max()
+                yield trades
+                newest = trades["trade_id"].max()
                 if last is not None and isinstance(newest, int) and newest >= last:
                     return
+
+
+def _frames(source: TradeSource, market: Market, start: datetime, end: datetime) -> Iterator[pl.DataFrame]:
+    try:
+        for page in source.pages(market, start, end):
+            yield page.trades
+    except OnlyNewestServed as error:
+        yield error.newest
+        raise
 
 
 def _days(start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:

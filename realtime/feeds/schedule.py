@@ -2,8 +2,8 @@
 
 A candle is asked for when its interval has ended, a buffer later, by its time: "the latest" may be the one
 before or the one that still runs. An interval without a trade has no candle, and looks like one whose candle
-is late. So the newest is asked for again a few times; then the next look asks from it on, and what comes
-later all the same, or has changed, is handed on then.
+is late. So the newest is asked for again a few times; then each look asks from the newest that was handed on,
+for an hour of minutes at the most, and what comes later all the same, or has changed, is handed on then.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ from marketdata.candle import EXCHANGE_CANDLE_SCHEMA
 from marketdata.interval import Interval
 
 _LONGEST_PAUSE = timedelta(seconds=60)
+# So many intervals back at the most: exchanges serve far more in one answer.
+_FARTHEST = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Schedule:
 
         Args:
             buffer: how long after its end a candle is asked for.
-            look_back: intervals before the newest that are asked for once more each time.
+            look_back: intervals before the newest that are asked for once more each time, at the least.
             tries: times that the newest is asked for while there is none.
             retry: between two of these.
         """
@@ -54,6 +56,7 @@ class Schedule:
         self._tried = self._failed = 0
         self._not_before: datetime | None = None
         self._handed_on = EXCHANGE_CANDLE_SCHEMA.to_frame()
+        self._newest: datetime | None = None
 
     def due(self) -> datetime:
         """When to ask next."""
@@ -65,8 +68,7 @@ class Schedule:
         if now < self.due():
             return None
         end = self.interval.floor(now - self._buffer)
-        start = max(self._begin, self._next - self._look_back * self.interval.width)
-        return Ask(start, end)
+        return Ask(self._start(), end)
 
     def answered(self, ask: Ask, candles: pl.DataFrame, now: datetime) -> pl.DataFrame:
         """Take the answer; return the candles that are new or have changed, in order."""
@@ -89,10 +91,22 @@ class Schedule:
             self._tried, self._next = 0, ask.end
         else:
             self._not_before = now + self._retry
-        kept = self._next - (self._look_back + 1) * self.interval.width
+        if len(new):
+            last = new["open_time"][-1]
+            self._newest = last if self._newest is None else max(last, self._newest)
         others = self._handed_on.join(new, on="open_time", how="anti")
-        self._handed_on = pl.concat([others, new]).filter(pl.col("open_time") >= kept)
+        self._handed_on = pl.concat([others, new]).filter(pl.col("open_time") >= self._start())
         return new
+
+    def _start(self) -> datetime:
+        """Candles behind the newest one may be late, or there are none."""
+        width = self.interval.width
+        back = self._next - self._look_back * width
+        if self._newest is None:
+            back = self._begin
+        elif self._newest < back:
+            back = self._newest + width
+        return max(self._begin, self._next - _FARTHEST * width, back)
 
     def failed(self, now: datetime) -> None:
         """The exchange could not be asked; nothing is skipped, and what was missed is asked for together."""

@@ -8,7 +8,7 @@ from datetime import datetime
 import polars as pl
 import structlog
 
-from marketdata.errors import MarketDataError, TransientError
+from marketdata.errors import MarketDataError, NoData, TransientError
 from marketdata.market import Market
 from realtime.feeds.base import FeedEvents, Out, Position, Refused
 from realtime.feeds.connection import Rows
@@ -105,6 +105,9 @@ class Track:
         self._events.requests += 1
         try:
             async for page in self._recovery.pages(self.market, request):
+                if self.tracker.ids and page["trade_id"].null_count():
+                    msg = f"{self.market.exchange} numbers its trades by its socket and not by REST."
+                    raise NoData(msg)
                 async with self._turn:
                     ready = self.tracker.fetched(page, clock())
                     self._see()

@@ -17,7 +17,7 @@ from marketdata.manifest import day_window
 from marketdata.market import Market
 from marketdata.settings import Settings
 from marketdata.sources import unified
-from marketdata.sources.base import CandleSource, TradeSource
+from marketdata.sources.base import CandleSource, OnlyNewestServed, TradeSource
 from marketdata.sources.client import Client
 from marketdata.sources.unified import UnifiedCandles, UnifiedTrades
 from tests.sources.conftest import DAY, FakeTime, Venue, trades_of, truth
@@ -200,8 +200,10 @@ def test_nothing_after_the_last_trade_is_no_proof_that_the_day_ended_so(other: C
 def test_an_exchange_that_serves_only_its_newest_trades_is_refused(other: Callable[..., Client]) -> None:
     many = rows(*range(0, 200 * 60_000, 60_000))
     source = UnifiedTrades(other(rows=many, page=100, ignores_since=True))
-    with pytest.raises(ExchangeRefused, match="only its newest 100 trades"):
+    with pytest.raises(OnlyNewestServed, match="only its newest 100 trades") as refused:
         list(source.pages(MARKET, START, END))
+    assert isinstance(refused.value, ExchangeRefused)
+    assert len(refused.value.newest) == 100
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,32 @@ def test_what_the_exchange_serves_no_more_is_given_up_and_said() -> None:
     assert schedule.ask(at(31, 2)) == Ask(at(21), at(31))
 
 
+def test_candles_that_always_come_late_are_handed_on_once() -> None:
+    schedule, out = Schedule(MINUTE, at(0)), list[int]()
+    for second in range(40 * 60):
+        now = at(0, second)
+        ask = schedule.ask(now)
+        if ask is not None:
+            there = [
+                minute for minute in range(40) if ask.start <= at(minute) < ask.end and at(minute + 7) <= now
+            ]
+            out += minutes(schedule.answered(ask, candles(*there), now))
+    assert out == list(range(33))
+
+
+def test_a_long_silence_is_looked_back_at_for_an_hour() -> None:
+    schedule = Schedule(MINUTE, at(0), tries=1)
+    schedule.answered(Ask(at(0), at(1)), candles(0), at(1, 2))
+    for minute in range(2, 200):
+        ask = schedule.ask(at(minute, 2))
+        assert ask is not None
+        assert ask.start == max(at(1) if minute > 4 else at(0), at(minute - 61))
+        schedule.answered(ask, candles(), at(minute, 2))
+    ask = schedule.ask(at(200, 2))
+    assert ask is not None
+    assert minutes(schedule.answered(ask, candles(150), at(200, 2))) == [150]
+
+
 @settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.booleans(), st.floats(0, 200), st.booleans()), min_size=5, max_size=40),

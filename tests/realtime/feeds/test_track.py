@@ -1,6 +1,7 @@
 """One market of a feed: what is counted as handed on reaches whoever takes it."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 
 from marketdata.market import Market
 from marketdata.settings import Settings
+from marketdata.trade import TRADE_SCHEMA
 from realtime.feeds.base import FeedEvents, Out
 from realtime.feeds.recovery import Recovery
 from realtime.feeds.sequence import Sequence
 from realtime.feeds.track import TakerError, Track
 from tests.realtime.feeds.following import KRAKEN
+
+NOON = datetime(2025, 6, 8, 12, tzinfo=UTC)
 
 
 def row(trade_id: int) -> dict[str, Any]:
@@ -21,11 +25,11 @@ def row(trade_id: int) -> dict[str, Any]:
     return {"info": {**sent, "side": "buy", "symbol": KRAKEN.symbol}}
 
 
-def track_to(out: Out) -> Track:
+def track_to(out: Out, recovery: Recovery | None = None) -> Track:
     return Track(
         KRAKEN,
         Sequence(),
-        Recovery(Settings()),
+        recovery or Recovery(Settings()),
         FeedEvents(),
         out=out,
         refused=None,
@@ -77,6 +81,32 @@ def test_a_taker_that_fails_behind_the_end_of_a_connection_is_not_passed_over() 
         go_on.set()
         with pytest.raises(TakerError):
             await track.settled()
+
+    asyncio.run(follow())
+
+
+def test_rows_without_ids_by_rest_are_not_mixed_with_numbered_ones() -> None:
+    unnumbered = pl.DataFrame([(None, NOON, 1.0, 1.0, "buy", 1)], schema=TRADE_SCHEMA, orient="row")
+
+    class Unnumbered(Recovery):
+        async def pages(self, *_: object) -> AsyncIterator[pl.DataFrame]:
+            yield unnumbered
+
+    async def follow() -> None:
+        taken = list[int]()
+
+        async def take(_: Market, trades: pl.DataFrame, __: datetime) -> None:
+            taken.extend(trades["trade_id"])
+
+        track = track_to(take, Unnumbered(Settings()))
+        await track.rows([row(1)], 0.0, lost=False)
+        track.tracker.connected(1.0)
+        request = track.tracker.request(1e6)
+        assert request is not None
+        assert not await track.fill(request)
+        await track.rows([row(2)], 1e6, lost=False)
+        assert taken == [1, 2]
+        assert "not by REST" in track._events.notes[-1]
 
     asyncio.run(follow())
 
