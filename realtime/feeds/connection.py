@@ -41,6 +41,7 @@ _PING_MS = 10_000
 _CLOSE_S = 0.5
 # Frames of text that are no JSON and part of the protocol somewhere.
 _WORDS = frozenset({"ping", "pong", "o", "h", "2", "3", "connected"})
+_POLL = "Poll its candles: marketdata stream feed --poll."
 # So much of a frame is kept.
 _LONGEST_KEPT = 10_000
 
@@ -101,6 +102,7 @@ class Connection:
         Raises:
             TransientError: the connection could not be opened, or has ended.
             ExchangeRefused: the exchange does not want to be asked for this.
+            UsageError: the exchange streams to its customers only.
         """
         self._frame, self._refuse = frame, refuse
         self._refusal = asyncio.get_running_loop().create_future()
@@ -130,6 +132,9 @@ class Connection:
             msg = f"{self._name} does not stream this: {_said(error)}."
             raise ExchangeRefused(msg) from error
         except ccxt.BaseError as error:
+            if isinstance(error, ccxt.AuthenticationError) and not opened:  # ccxt says so without asking
+                msg = f"{self._name} streams trades to its customers only: {_said(error)}."
+                raise UsageError(msg, hint=_POLL) from error
             msg = f"{self._name} refused: {_said(error)}."
             raise TransientError(msg) from error
         finally:
@@ -211,7 +216,7 @@ def _build(name: str, markets: Mapping[str, Any], settings: Settings, cache_rows
     exchange = getattr(ccxt.pro, name)({"timeout_on_exit": 0})
     if not exchange.has.get("watchTrades"):
         msg = f"{name} has no stream of trades in ccxt."
-        raise UsageError(msg, hint="Poll its candles: marketdata stream feed --poll.")
+        raise UsageError(msg, hint=_POLL)
     exchange.set_markets(list(markets.values()))
     exchange.options["tradesLimit"] = cache_rows
     exchange.newUpdates = False

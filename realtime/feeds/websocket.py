@@ -160,7 +160,8 @@ class WebSocketFeed:
         finally:
             reading.cancel()
             ended = (await asyncio.gather(reading, return_exceptions=True))[0]
-        if isinstance(ended, Exception) and not isinstance(ended, MarketDataError):
+        hopeless = isinstance(ended, UsageError) or not isinstance(ended, MarketDataError)
+        if isinstance(ended, Exception) and hopeless:
             raise ended
         for track in self._tracks.values():
             await track.settled()

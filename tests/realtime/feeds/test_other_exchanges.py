@@ -1,4 +1,4 @@
-"""Exchanges that name a trade in one way by their sockets and in another by REST."""
+"""Feeds of other exchanges: some name a trade in one way by their sockets and in another by REST."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from marketdata.errors import UsageError
 from marketdata.market import Market
 from marketdata.settings import Settings
 from marketdata.sources.base import Page
@@ -18,6 +19,7 @@ from realtime.feeds.connection import Rows, TakeRows
 from realtime.feeds.liveness import LivenessRules
 from realtime.feeds.recovery import Recovery
 from realtime.feeds.websocket import WebSocketFeed
+from tests.realtime.feeds.following import PATIENCE_S
 
 BEGAN = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=60)
 CALM = LivenessRules(silence=60.0, probe=600.0)
@@ -101,10 +103,34 @@ def test_trades_go_on_once_whatever_they_are_called(
 
     async def follow() -> None:
         running = asyncio.create_task(feed.run(take))
-        await asyncio.wait({running}, timeout=4.0)
+        async with asyncio.timeout(PATIENCE_S):
+            while len(found) < 20 and not running.done():
+                await asyncio.sleep(0.02)
+        # Nothing comes twice.
+        await asyncio.wait({running}, timeout=2.0)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(follow())
     assert found == [at(i) for i in range(1, 21)]
     assert not feed.events.rejected
+
+
+class Closed(Socket):
+    async def run(self, *_: object) -> None:
+        msg = "kucoin streams trades to its customers only."
+        raise UsageError(msg)
+
+
+def test_what_no_further_try_can_mend_ends_the_feed(monkeypatch: pytest.MonkeyPatch) -> None:
+    market = Market.parse("kucoin:BTC/USDT")
+    monkeypatch.setattr(websocket, "market_table", lambda *_: {market.symbol: {}})
+    monkeypatch.setattr(websocket, "Connection", Closed)
+    recovery = Recovery(Settings(), lambda *_: Served(ids=False))  # type: ignore[arg-type,return-value]
+    feed = WebSocketFeed("kucoin", [market], Settings(), recovery=recovery)
+
+    async def take(*_: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(UsageError, match="customers only"):
+        asyncio.run(asyncio.wait_for(feed.run(take), PATIENCE_S))
