@@ -31,6 +31,8 @@ _KEPT = timedelta(minutes=10)
 _POSITION_BITS = 11
 # Frames whose times tell the exchange's time; a single one may be wrong, or show what is old.
 _HEARD = 50
+# A row so far ahead of the others' time has a wrong one; who asks from there on misses what was before.
+_AHEAD = timedelta(minutes=1)
 
 
 class Overlap:
@@ -115,7 +117,7 @@ class Overlap:
                 # Asked too early: the subscription may have taken effect only now.
                 self._again_at = now + self._settle
         if not self._behind:
-            return self._fresh(trades, "socket")
+            return self._fresh(trades, "socket", now)
         if self._rows + len(trades) > self._limit:
             # What is let go is in the answer that REST is asked for once more.
             self.overflows += 1
@@ -155,14 +157,14 @@ class Overlap:
             self._distinct.new_view("rest")
         return Request(None, None, since.time - _MARGIN, self._exchange_time(now))
 
-    def fetched(self, trades: pl.DataFrame, now: float) -> pl.DataFrame:  # noqa: ARG002
+    def fetched(self, trades: pl.DataFrame, now: float) -> pl.DataFrame:
         """Take a page of the answer; return what can be handed on."""
         repeats = self.repeats
-        ready = self._fresh(trades, "rest")
+        ready = self._fresh(trades, "rest", now)
         self.repeats = repeats
         return ready
 
-    def ended(self, now: float) -> tuple[pl.DataFrame, Gap | None]:  # noqa: ARG002
+    def ended(self, now: float) -> tuple[pl.DataFrame, Gap | None]:
         """The answer is complete: what waited can be handed on."""
         self._asking, self._failed, self._failed_from = False, 0, None
         if self._ask_at is not None:
@@ -173,7 +175,7 @@ class Overlap:
         for at, frames in enumerate(waited):
             if at and self._distinct is not None:
                 self._distinct.new_view("socket")
-            ready.append(self._fresh(pl.concat([empty_trades(), *frames]), "socket"))
+            ready.append(self._fresh(pl.concat([empty_trades(), *frames]), "socket", now))
         return pl.concat(ready), None
 
     def failed(self, now: float) -> None:
@@ -190,7 +192,17 @@ class Overlap:
         """The exchange's time at the least; the machine's clock may be behind it, or be set back."""
         return max(self._zeros) + timedelta(seconds=now) if self._zeros else None
 
-    def _fresh(self, trades: pl.DataFrame, view: str) -> pl.DataFrame:
+    def _follow(self, fresh: pl.DataFrame, now: float) -> None:
+        """Go on to the newest of these rows, unless its time is ahead of what most frames tell."""
+        if len(self._zeros) > 2:
+            middle = sorted(self._zeros)[(len(self._zeros) - 1) // 2]
+            fresh = fresh.filter(pl.col("time") <= middle + timedelta(seconds=now) + _AHEAD)
+        if len(fresh):
+            newest = fresh.row(int(fresh["time"].arg_max() or 0), named=True)
+            if self.position is None or newest["time"] >= self.position.time:
+                self.position = Position(newest["trade_id"], newest["time"])
+
+    def _fresh(self, trades: pl.DataFrame, view: str, now: float) -> pl.DataFrame:
         if trades.is_empty():
             return empty_trades()
         if self.position is None:
@@ -204,10 +216,7 @@ class Overlap:
             self._distinct = _Ids(self._start) if numbered else _Contents(self._start)
         fresh = self._distinct.fresh(trades, view)
         self.repeats += len(trades) - len(fresh)
-        if len(fresh):
-            newest = fresh.row(int(fresh["time"].arg_max() or 0), named=True)
-            if self.position is None or newest["time"] >= self.position.time:
-                self.position = Position(newest["trade_id"], newest["time"])
+        self._follow(fresh, now)
         return fresh
 
 

@@ -252,3 +252,24 @@ def test_what_two_connections_showed_while_rest_was_asked_goes_on_once() -> None
     out = seconds(overlap.fetched(rows(1, 2, 4, 5, 5), 8.5)) + seconds(overlap.ended(8.5)[0])
     assert out == [4, 5, 5, 6]
     assert seconds(overlap.add(rows(6, 7), 9.0)) == [6, 7], "two alike in one view are two"
+
+
+def test_a_time_ahead_of_the_others_is_no_place_to_ask_from() -> None:
+    overlap = Overlap(settle=1.0)
+    for at in (1, 2, 3):
+        overlap.add(rows(at, ids=[at]), float(at))
+    assert seconds(overlap.add(rows(240, ids=[4]), 4.0)) == [240]
+    overlap.connected(10.0)
+    request = overlap.request(11.0)
+    assert request is not None
+    assert request.since == START + timedelta(seconds=1)
+    assert seconds(overlap.fetched(rows(3, 5, 7, ids=[3, 5, 6]), 11.0)) == [5, 7]
+
+
+def test_times_that_jump_for_good_are_followed() -> None:
+    overlap = Overlap(settle=1.0)
+    for at in range(100):
+        # The machine slept for an hour, and its clock did not count that.
+        overlap.add(rows(at + 3600 * (at >= 20), ids=[at]), float(at))
+    assert overlap.position is not None
+    assert overlap.position.trade_id == 99
