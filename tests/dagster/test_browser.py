@@ -17,6 +17,7 @@ from marketdata.market import Market
 from marketdata.settings import Settings
 from marketdata_dagster.demo_repair import cut_in_half
 from marketdata_dagster.stack import LocalStack
+from tests.dagster.quiet import stop_what_the_clock_starts
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytestmark = [pytest.mark.browser, pytest.mark.daemon]
@@ -51,7 +52,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         )
     )
     settings = Settings.load(home=home, markets=markets)
-    with LocalStack(settings, environment={"MARKETDATA_REQUEST_INTERVAL_MS": "0"}) as running:
+    # What is damaged is repaired; days are fetched where somebody clicks, for what is to be seen is counted.
+    quick = {"MARKETDATA_REQUEST_INTERVAL_MS": "0", "MARKETDATA_REPAIR_DAYS": "0"}
+    with LocalStack(settings, environment=quick) as running:
+        stop_what_the_clock_starts(running.graphql)
         yield running
 
 
