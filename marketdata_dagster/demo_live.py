@@ -175,12 +175,9 @@ class Live:
             TransientError: it has not; says what is left to do.
         """
         until = time.monotonic() + _FIRST_S
-        while left := [one for one in _faults(exchange) if one["applied"] < one.get("times", 0)]:
+        while left := _left(exchange):
             if self._over(until):
-                kinds = ", ".join(f"{one['kind']} of {one['match']}" for one in left)
-                msg = (
-                    f"The exchange's sockets have not yet misbehaved as they should: {kinds}. {self._failed}"
-                )
+                msg = f"The exchange's sockets have not yet misbehaved as they should: {left}. {self._failed}"
                 raise TransientError(msg.strip(), hint=f"The stream's log is {self._log}.")
             time.sleep(_ASK_S)
         return datetime.now(UTC)
@@ -296,9 +293,19 @@ def misbehaviour(exchange: str) -> str:
     return ", ".join(words.format(applied[kind]) for kind, words in _WORDS.items())
 
 
+def _left(exchange: str) -> str:
+    """What the exchange is still to do for certain, in words; empty when it has done all of it."""
+    try:
+        faults = _faults(exchange)
+    except OSError as error:  # it may answer the next time
+        return f"it does not say, {error}"
+    left = [one for one in faults if one["applied"] < one.get("times", 0)]
+    return ", ".join(f"{one['kind']} of {one['match']}" for one in left)
+
+
 def _faults(exchange: str) -> list[dict[str, Any]]:
     """Each fault in force, with how often it was ``applied``."""
-    with urllib.request.urlopen(f"{exchange}/control/faults", timeout=10) as answer:  # noqa: S310 - loopback
+    with urllib.request.urlopen(f"{exchange}/control/faults", timeout=60) as answer:  # noqa: S310 - loopback
         return list(orjson.loads(answer.read()))
 
 

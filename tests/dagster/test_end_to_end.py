@@ -22,12 +22,13 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.daemon
 
 
+@pytest.mark.timeout(1800)
 def test_what_was_lost_and_what_was_cut_is_whole_again_by_itself(tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MARKETDATA_")}
     done = subprocess.run(
         [sys.executable, "-m", "marketdata_dagster.demo", "--days", "2"],
         cwd=tmp_path, env={**kept, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False, timeout=880,
+        capture_output=True, text=True, check=False, timeout=1700,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     misbehaved = re.search(
