@@ -367,7 +367,7 @@ def test_the_running_candle_is_left_out(venue: Callable[..., Venue]) -> None:
         now + timedelta(hours=1),
     )
     assert len(candles) > 80
-    assert candles["open_time"].max() <= now - timedelta(minutes=1)  # type: ignore[operator]
+    assert candles["open_time"].max() <= datetime.now(UTC) - timedelta(minutes=1)  # type: ignore[operator]
 
 
 @pytest.mark.fixtures
