@@ -30,6 +30,7 @@ from marketdata.store.embedded import EmbeddedServer
 from marketdata.store.engine import connect
 from tests.conftest import ROOT
 from tests.docs.blocks import DOCUMENTS, blocks, commands
+from tests.logs import kept
 
 MARKETS = "".join(
     f'[[market]]\nexchange = "{exchange}"\nsymbol = "{symbol}"\nsince = 2024-01-01\n'
@@ -136,7 +137,7 @@ def in_a_shell(command: str, folder: Path, environment: Environment) -> None:
 
 def in_this_process(command: str, folder: Path, environment: Environment) -> None:
     """The same without the seconds that a new process takes to import everything."""
-    with pytest.MonkeyPatch.context() as patch:
+    with kept(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for variable, value in environment.items():
             patch.setenv(variable, value)

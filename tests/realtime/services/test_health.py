@@ -15,16 +15,13 @@ from realtime import logs
 from realtime.health import HOST, Health, served
 from realtime.metrics import Changes, Metrics
 from tests.conftest import ROOT
+from tests.logs import kept
 
 
 @pytest.fixture
 def plain_logs() -> Iterator[None]:
-    root = logging.getLogger()
-    held, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = held
-    root.setLevel(level)
-    structlog.reset_defaults()
+    with kept():
+        yield
 
 
 def get(port: int | None, path: str) -> tuple[int, str]:
