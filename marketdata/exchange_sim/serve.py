@@ -19,6 +19,7 @@ from marketdata.exchange_sim.frames_protocol import FramesProtocol
 from marketdata.exchange_sim.live import Live
 
 _GRACE_S = 1  # requests still running after this are cut off
+_PATIENCE_S = 120.0  # a busy machine may stand still for seconds
 
 
 class Urls(str):
@@ -158,7 +159,7 @@ class RunningExchange:
         """Move the clock forward (or back)."""
         self._exchange.clock.advance(by)
 
-    def push(self, timeout_s: float = 10.0) -> None:
+    def push(self, timeout_s: float = _PATIENCE_S) -> None:
         """Wait until every trade up to the clock's now was handed to the sockets.
 
         Two moves of the clock without it in between may be one to those who listen.
@@ -180,8 +181,8 @@ class RunningExchange:
     def start(self) -> "RunningExchange":
         """Serve; returns when requests are answered."""
         self._thread.start()
-        if not self._ready.wait(timeout=10):
-            msg = "The local exchange did not start within 10 s."
+        if not self._ready.wait(timeout=_PATIENCE_S):
+            msg = f"The local exchange did not start within {_PATIENCE_S:.0f} s."
             raise UsageError(msg)
         return self
 

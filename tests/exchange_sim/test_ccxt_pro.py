@@ -17,7 +17,7 @@ PATIENCE_S = 120
 
 def kraken(server: RunningExchange) -> Any:
     """ccxt's Kraken as it comes, but for its addresses."""
-    exchange = ccxt.pro.kraken({"enableRateLimit": False})
+    exchange = ccxt.pro.kraken({"enableRateLimit": False, "timeout": 60_000})
     exchange.urls["api"]["public"] = server.kraken
     exchange.urls["api"]["ws"] = dict.fromkeys(exchange.urls["api"]["ws"], server.kraken_ws)
     return exchange
@@ -25,7 +25,7 @@ def kraken(server: RunningExchange) -> Any:
 
 def binance(server: RunningExchange, **options: Any) -> Any:
     """ccxt's Binance as it comes, but for its addresses; it lists spot markets only."""
-    exchange = ccxt.pro.binance({"enableRateLimit": False, "options": options})
+    exchange = ccxt.pro.binance({"enableRateLimit": False, "timeout": 60_000, "options": options})
     exchange.urls["api"]["public"] = f"{server.binance}/api/v3"
     exchange.urls["api"]["ws"]["spot"] = server.binance_ws
     exchange.options["fetchMarkets"] = {"types": ["spot"]}
