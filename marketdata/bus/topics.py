@@ -16,6 +16,7 @@ from marketdata.settings import Settings
 
 _DAY_MS = 86_400_000
 _TIMEOUT_S = 30.0
+_SAYING_S = 10.0  # for the client to say that time is over
 # How long messages are kept, days. Trades are in the lake a day later; a dead letter waits for a person.
 _KEPT_DAYS = {"trades": 7, "backfill": 7, "candles": 30, "late": 30, "dead_letter": 90}
 
@@ -87,7 +88,8 @@ def create_topics(
     """
     client = kafka()
     admin_client = import_module("confluent_kafka.admin")
-    admin = admin_client.AdminClient(cluster_at(where).config(socket_timeout_ms=10_000))
+    # The client gives up an answer after this, whatever time its request is given.
+    admin = admin_client.AdminClient(cluster_at(where).config(socket_timeout_ms=round(timeout_s * 1000)))
     try:
         found = admin.list_topics(timeout=timeout_s)
     except client.KafkaException as error:
@@ -109,7 +111,7 @@ def create_topics(
     created = set()
     for name, done in (admin.create_topics(asked, operation_timeout=timeout_s) if asked else {}).items():
         try:
-            done.result(timeout_s)
+            done.result(timeout_s + _SAYING_S)
             created.add(name)
         except client.KafkaException as error:
             if error.args[0].code() != client.KafkaError.TOPIC_ALREADY_EXISTS:
@@ -119,7 +121,7 @@ def create_topics(
     configs: dict[str, Any] = {}
     for resource, done in (admin.describe_configs(resources) if resources else {}).items():
         try:
-            configs[resource.name] = done.result(timeout_s)
+            configs[resource.name] = done.result(timeout_s + _SAYING_S)
         except client.KafkaException as error:
             raise raised(error.args[0], f"reading the settings of topic {resource.name}") from None
     if held:

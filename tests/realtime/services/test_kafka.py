@@ -30,6 +30,7 @@ from marketdata.settings import Settings
 from realtime.services import apps, letters
 from realtime.services.feed_service import positions
 from realtime.services.history import NoHistory
+from tests.kafka.patience import patiently
 from tests.realtime.faults.world import day_of_trades
 from tests.realtime.test_candles import BTC, ETH
 
@@ -65,8 +66,11 @@ def send(settings: Settings, values: list[bytes], market: object = BTC) -> None:
 
 
 def read(settings: Settings, topic: str) -> list[Any]:
-    with Looker(settings) as looker:
-        return list(looker.messages(looker.bounds([topic])))
+    def look() -> list[Any]:
+        with Looker(settings) as looker:
+            return list(looker.messages(looker.bounds([topic])))
+
+    return patiently(look)
 
 
 @contextmanager
@@ -83,7 +87,7 @@ def running(settings: Settings) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(240)
 
 
 def until(condition: Any, within_s: float = 240.0) -> None:
@@ -138,7 +142,7 @@ def test_a_dead_letter_that_can_be_read_now_is_sent_again_once(settings: Setting
     with running(settings):
         send(settings, [*encode_trades(future), b"{"])
         until(lambda: len(read(settings, topics.dead_letter)) == 2)
-    shown = letters.latest(settings.kafka_bootstrap_servers or "", topics, 10)
+    shown = patiently(lambda: letters.latest(settings.kafka_bootstrap_servers or "", topics, 10))
     assert shown["reason"].sort().to_list() == ["not JSON, or cut", "time in the future"]
     assert shown["topic"].unique().to_list() == [topics.trades]
     where = settings.kafka_bootstrap_servers or ""
@@ -155,5 +159,6 @@ def test_a_feed_goes_on_behind_the_last_trade_in_the_topic(settings: Settings) -
     send(settings, encode_trades(trades[:-1]))
     send(settings, encode_trades(trades[:10]), ETH)
     now = trades["time"][-1]
-    found = positions(settings.kafka_bootstrap_servers or "", Topics.of(settings), [BTC, ETH], now)
+    where, topics = settings.kafka_bootstrap_servers or "", Topics.of(settings)
+    found = patiently(lambda: positions(where, topics, [BTC, ETH], now))
     assert {market: at.trade_id for market, at in found.items()} == {BTC: 1_049, ETH: 1_009}

@@ -17,6 +17,7 @@ from marketdata.market import Market
 from marketdata.settings import Settings
 from marketdata.trade import TRADE_SCHEMA
 from realtime.services.feed_service import positions
+from tests.kafka.patience import patiently
 from tests.realtime.test_candles import BTC, ETH
 
 _NUMBERS = count(1)
@@ -54,7 +55,8 @@ def send(settings: Settings, first_id: int, count: int, begin: datetime, market:
 
 
 def ids(settings: Settings, now: datetime) -> dict[Market, int]:
-    found = positions(settings.kafka_bootstrap_servers or "", Topics.of(settings), [BTC, ETH], now)
+    where, topics = settings.kafka_bootstrap_servers or "", Topics.of(settings)
+    found = patiently(lambda: positions(where, topics, [BTC, ETH], now))
     return {market: at.trade_id for market, at in found.items()}
 
 
