@@ -10,9 +10,16 @@ import pytest
 from marketdata.lake import Lake, ledger
 from marketdata.ledger import Event, State, cases
 from marketdata.manifest import Status
+from tests.cli import ledgers
 from tests.cli.conftest import Command
 from tests.cli.lakes import BTC, open_lake, put_day
 from tests.cli.ledgers import MARKETS, a_story, a_world, ago, entry, fold_facts
+
+
+@pytest.fixture(autouse=True)
+def today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The day of the test, which may be another one than that on which it was collected."""
+    monkeypatch.setattr(ledgers, "TODAY", datetime.now(UTC).date())
 
 
 @pytest.fixture
