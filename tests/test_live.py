@@ -32,6 +32,7 @@ from marketdata.provider.growing import LIVE_SCHEMA
 from marketdata.provider.live import LiveCandles
 from marketdata.settings import Settings
 from tests.kafka.broker import Broker
+from tests.kafka.patience import patiently
 from tests.lake.world import BTC, ETH, at, manifest_of, trades_of
 
 NUMBERS = count(1)
@@ -125,12 +126,14 @@ def world(broker: str, tmp_path: Path) -> Iterator[World]:
 def take(live: LiveCandles, rows: int) -> pl.DataFrame:
     """The next so many candles, all frames together."""
     frames: list[pl.DataFrame] = []
-    guard = threading.Timer(30, live.stop)
+    guard = threading.Timer(240, live.stop)
     guard.start()
-    while sum(map(len, frames)) < rows:
-        frames.append(next(live))
-        assert frames[-1].schema == LIVE_SCHEMA
-    guard.cancel()
+    try:
+        while sum(map(len, frames)) < rows:
+            frames.append(next(live))
+            assert frames[-1].schema == LIVE_SCHEMA
+    finally:
+        guard.cancel()
     return pl.concat(frames)
 
 
@@ -405,11 +408,11 @@ def test_a_hole_between_history_and_what_the_topic_has_kept_is_refused(
     )  # tells nothing of it
     world.say(world.candles("1m", NOON + minutes(20), NOON + minutes(30)))
     with Looker(world.settings) as looker:
-        ends = looker.bounds([world.topics.candles])
+        ends = patiently(lambda: looker.bounds([world.topics.candles]))
     dropped = [TopicPartition(*place, max(0, end - 11)) for place, (_, end) in ends.items()]
     admin = AdminClient({"bootstrap.servers": own_broker.bootstrap})
     for done in admin.delete_records(dropped).values():
-        done.result(10)
+        done.result(240)
     with pytest.raises(NoData, match=r"ends at 2025-06-02T11:59:00Z, .* begins at 2025-06-02T12:20:00Z"):
         next(world.live())
     world.hold(NOON + minutes(21))

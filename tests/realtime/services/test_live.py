@@ -60,7 +60,7 @@ def candle_service(settings: Settings) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(240)
 
 
 def hold(settings: Settings, trades: pl.DataFrame) -> Lake:
@@ -91,14 +91,16 @@ def test_what_was_followed_is_what_history_says_later(settings: Settings, interv
             Provider(settings, lake=lake, clock=lambda: middle) as provider,
             provider.live(BTC, interval, start=begin) as live,
         ):
-            guard = threading.Timer(30, live.stop)
+            guard = threading.Timer(240, live.stop)
             guard.start()
-            found.append(next(live))
-            send(settings, trades[late:])
-            last = fold(trades[:-1], interval)["open_time"][-1]
-            while found[-1]["open_time"][-1] < last:
+            try:
                 found.append(next(live))
-            guard.cancel()
+                send(settings, trades[late:])
+                last = fold(trades[:-1], interval)["open_time"][-1]
+                while found[-1]["open_time"][-1] < last:
+                    found.append(next(live))
+            finally:
+                guard.cancel()
     hold(settings, trades)
     with Provider(settings, lake=lake, clock=lambda: end) as provider:
         history = provider.candles(BTC, interval, begin, last + timedelta(microseconds=1))
@@ -140,7 +142,7 @@ def test_the_command_and_the_example_follow_until_they_are_interrupted(
             text=True,
         )
         assert process.stdout is not None
-        guard = threading.Timer(30, process.kill)
+        guard = threading.Timer(240, process.kill)
         guard.start()
         lines = [process.stdout.readline() for _ in range(4)]
         process.send_signal(signal.SIGINT)
