@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
+from marketdata import alerts
 from marketdata.bus.mock import MockCluster
 from marketdata.exchange_sim import RunningExchange, SimConfig
 from marketdata.settings import KAFKA_VARIABLE
+from marketdata.store import engine
 from tests.kafka.broker import LOGS, Broker, missing, tail
+from tests.webhook import Webhook
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NO_TIMESCALEDB = "no TimescaleDB"
 
 # A law either holds or not; how long an example takes on a busy machine says nothing about it.
-settings.register_profile("marketdata", deadline=None)
+settings.register_profile("marketdata", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # Continuous integration judges a change by the same examples each time; new ones are looked for at home.
 settings.register_profile("the same each time", parent=settings.get_profile("marketdata"), derandomize=True)
 settings.load_profile(
@@ -126,6 +129,24 @@ def broker() -> Iterator[str]:
         print(f"\n{warning}")
         with MockCluster() as mock:
             yield mock.bootstrap
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    """A webhook on loopback, whose answer and whose turn are waited for as long as a busy machine takes."""
+    monkeypatch.setattr(alerts, "_TIMEOUT_S", 240.0)
+    monkeypatch.setattr(alerts, "_LOCK_S", 240.0)
+    running = Webhook()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_connections() -> Iterator[None]:
+    """A server of the tests that stands still for a while is no server that is away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_CONNECT_TIMEOUT_S", 60)
+        yield
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -21,13 +20,6 @@ from marketdata.settings import Settings
 from tests.webhook import SECRET, Webhook
 
 BTC = Market("kraken", "BTC/USD")
-
-
-@pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    running = Webhook()
-    yield running
-    running.close()
 
 
 @pytest.fixture
@@ -148,7 +140,7 @@ def test_two_processes_that_send_at_once_send_each_alert_once(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(240)
     assert sorted(webhook.texts) == sorted(payload(one)["text"] for one in same)
 
 

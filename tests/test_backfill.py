@@ -624,7 +624,7 @@ def test_a_stopped_run_does_not_wait_for_the_day_of_another_process(lake: Lake, 
 
     def find(market: Market, *_: object) -> TradeSource:
         if market == ETH:
-            assert waits.wait(30)
+            assert waits.wait(240)
             raise KeyboardInterrupt
         return PagedSource()
 
@@ -635,7 +635,7 @@ def test_a_stopped_run_does_not_wait_for_the_day_of_another_process(lake: Lake, 
     def hold() -> None:
         with lake.lock(BTC, DAY):
             held.set()
-            let_go.wait(30)
+            let_go.wait(240)
 
     held = threading.Event()
     other = threading.Thread(target=hold)

@@ -543,7 +543,11 @@ ROWS = st.lists(
 
 
 @given(ROWS, st.integers(0, 59), st.integers(0, 59))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_any_two_overlapping_parts_give_what_the_whole_file_gives(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, float, float]], cut: int, overlap: int
 ) -> None:
@@ -587,7 +591,11 @@ def test_a_second_split_by_two_files_opens_and_closes_its_candle_in_any_order(
 
 
 @given(ROWS, st.data())
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_the_whole_file_after_parts_cut_anywhere_gives_its_rows_in_its_order(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, float, float]], data: st.DataObject
 ) -> None:

@@ -1,6 +1,5 @@
 """Alerts by real ticks on a real instance, to a real server: each once, none lost, with a link."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,13 +13,6 @@ from marketdata_dagster.checks import COMPLETE
 from marketdata_dagster.defs.partitions import Job
 from tests.dagster.conftest import DAYS, DOT, NOW, FixedPlatform, World
 from tests.webhook import SECRET, Webhook
-
-
-@pytest.fixture
-def webhook() -> Iterator[Webhook]:
-    running = Webhook()
-    yield running
-    running.close()
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def s3_settings() -> Iterator[Settings]:
         )
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(240)
 
 
 def _wait_for(server: subprocess.Popen[bytes], port: int) -> None:

@@ -92,7 +92,7 @@ def test_many_writers_of_one_hour_at_once_leave_the_fold(database: str) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(240)
     assert failed == []
     with connect(database, autocommit=True) as connection:
         wider.refresh(connection)

@@ -92,24 +92,23 @@ def settings(tmp_path: Path) -> Settings:
     return Settings.load(_env_file=None, home=tmp_path)
 
 
-def test_a_dead_feed_is_in_the_ledger_and_goes_out_once_for_all_its_markets(settings: Settings) -> None:
-    webhook, clock = Webhook(), Clock()
+def test_a_dead_feed_is_in_the_ledger_and_goes_out_once_for_all_its_markets(
+    settings: Settings, webhook: Webhook
+) -> None:
+    clock = Clock()
     settings = settings.model_copy(update={"alert_webhook": SecretStr(webhook.url)})
     lake = Lake.open(settings.lake_url, settings=settings)
     feed = Feed("kraken", [BTC, ETH])
-    try:
-        first = FeedWatch(settings, lake, [feed], clock=clock)
-        clock.now = after(61)
-        first.look()
-        first.close()
-        assert len(still_open(ledger.read(lake))) == 2
-        second = FeedWatch(settings, lake, [feed], clock=clock)
-        clock.now = feed.events.last_frame = after(90)
-        second.look()
-        second.look()
-        second.close()
-    finally:
-        webhook.close()
+    first = FeedWatch(settings, lake, [feed], clock=clock)
+    clock.now = after(61)
+    first.look()
+    first.close()
+    assert len(still_open(ledger.read(lake))) == 2
+    second = FeedWatch(settings, lake, [feed], clock=clock)
+    clock.now = feed.events.last_frame = after(90)
+    second.look()
+    second.look()
+    second.close()
     assert [text.partition(":")[0] for text in webhook.texts] == ["ERROR kraken", "INFO kraken"]
     assert set(cases(ledger.read(lake))["state"]) == {"repaired"}
 
@@ -126,7 +125,7 @@ def test_a_lake_that_cannot_be_written_loses_no_entry_and_stops_no_feed(
     watch.look()
     assert watch._writing is not None
     with pytest.raises(Exception, match="cannot be"):
-        watch._writing.result(10)
+        watch._writing.result(240)
     blocked.unlink()
     watch.look()
     watch.close()
