@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from urllib.request import urlopen
 
 import polars as pl
 import pytest
@@ -11,6 +12,7 @@ from marketdata.bus.messages import UPDATE_SCHEMA
 from marketdata.exchange_sim import RunningExchange
 from marketdata.fold import fold
 from marketdata.market import Market
+from marketdata.ports import free_port
 from marketdata_dagster import demo_live
 from tests.realtime.feeds.following import BINANCE, KRAKEN, settings_for
 
@@ -38,3 +40,18 @@ def test_candles_of_a_stream_that_ran_over_midnight_are_held_against_both_days(
         assert (found.equal, found.different, len(found.findings)) == (len(finals) - 1, 1, 1)
     finally:
         sources.close()
+
+
+def test_an_exchange_that_does_not_answer_has_not_done_all_yet() -> None:
+    assert "it does not say" in demo_live._left(f"http://127.0.0.1:{free_port()}")
+
+
+def test_an_exchange_has_done_all_when_what_is_counted_has_come(
+    exchange_server: Callable[..., RunningExchange],
+) -> None:
+    exchange = exchange_server(now=MIDNIGHT)
+    exchange.faults([{"kind": "latency", "match": "Time", "seconds": 0, "times": 1}])
+    assert demo_live._left(exchange.url) == "latency of Time"
+    with urlopen(f"{exchange.kraken}/0/public/Time", timeout=60) as answer:
+        answer.read()
+    assert demo_live._left(exchange.url) == ""
