@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import marketdata
+from marketdata.settings import Settings
 from tests.conftest import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
@@ -55,6 +56,18 @@ def test_no_service_has_a_default_password() -> None:
         for variable, value in service.get("environment", {}).items():
             if "PASSWORD" in variable or "DATABASE_URL" in variable:
                 assert re.search(r"\$\{MARKETDATA_POSTGRES_PASSWORD:\?[^}]+\}", value)
+
+
+def test_every_setting_reaches_the_containers() -> None:
+    """One that is left out is ignored in silence: alerts went nowhere, whatever webhook was set."""
+    # The broker of the containers asks nobody who he is.
+    of_other_brokers = {"security_protocol", "sasl_mechanism", "username", "password", "ca_file"}
+    names = set(Settings.model_fields) - {f"kafka_{name}" for name in of_other_brokers}
+    wanted = {f"MARKETDATA_{name.upper()}" for name in names}
+    for service in OURS.values():
+        assert set(service["environment"]) == wanted
+        for variable, value in service["environment"].items():
+            assert "${MARKETDATA_" not in value or variable in value or "POSTGRES_PASSWORD" in value
 
 
 def test_published_ports_are_bound_to_loopback() -> None:
