@@ -70,6 +70,16 @@ def test_every_setting_reaches_the_containers() -> None:
             assert "${MARKETDATA_" not in value or variable in value or "POSTGRES_PASSWORD" in value
 
 
+def test_a_database_is_healthy_when_others_reach_it_and_not_while_it_is_being_made() -> None:
+    """The image makes a new database with a server that listens on a socket alone, and restarts it.
+
+    What begins meanwhile finds nobody, and the step that brings the schema is not begun again.
+    """
+    for name in ("postgres", "timescaledb"):
+        _, command = SERVICES[name]["healthcheck"]["test"]
+        assert command.startswith("pg_isready -h 127.0.0.1 ")
+
+
 def test_published_ports_are_bound_to_loopback() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert ports
