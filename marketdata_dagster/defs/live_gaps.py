@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 EVERY_S = 60
 NAME = "live_repair"
+# What a run was started for, on its tags; all that were started for the same have the same.
+HOLES = "marketdata/holes"
 _SHOWN = 50
 
 
@@ -105,9 +107,15 @@ def sensor(exchanges: Mapping[str, Sequence[Tracked]]) -> dg.SensorDefinition:
                     live.token(hole, now, live.past(entries, hole).attempts) for hole in wanted
                 )
                 digest = hashlib.sha256(tokens.encode()).hexdigest()[:16]
-                requests.append(
-                    dg.RunRequest(run_key=f"{exchange}:{digest}", asset_selection=[keys[exchange]])
-                )
+                died = _died(context.instance, f"{exchange}:{digest}")
+                if died is not None and died < settings.repair_attempts:
+                    requests.append(
+                        dg.RunRequest(
+                            run_key=f"{exchange}:{digest}:{died}",
+                            asset_selection=[keys[exchange]],
+                            tags={HOLES: f"{exchange}:{digest}"},
+                        )
+                    )
         said = f"{sum(map(len, found.values()))} holes are known; {len(requests)} runs are asked for."
         return dg.SensorResult(run_requests=requests, skip_reason=None if requests else said)
 
@@ -141,6 +149,16 @@ def _watch(lake_url: str) -> "Watch":  # noqa: ARG001 - what it is kept by
     from marketdata.repair.watching import Watch  # noqa: PLC0415
 
     return Watch()
+
+
+def _died(instance: dg.DagsterInstance, holes: str) -> int | None:
+    """How many runs have failed over these holes and left nothing in the ledger that would tell them apart.
+
+    Such a run was killed, and nothing speaks of its attempt: a request under the same key would be taken for
+    it. ``None`` while Dagster is about to start the last one again.
+    """
+    failed = instance.get_runs(dg.RunsFilter(tags={HOLES: holes}, statuses=[dg.DagsterRunStatus.FAILURE]))
+    return None if any(run.is_complete_and_waiting_to_retry for run in failed) else len(failed)
 
 
 def _runs(instance: dg.DagsterInstance, key: dg.AssetKey) -> bool:

@@ -105,6 +105,17 @@ def run(world: World, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
     )
 
 
+def die(world: World, request: dg.RunRequest) -> None:
+    """A run that is killed before it could say anything."""
+    died = world.instance.create_run_for_job(
+        world.definitions.resolve_implicit_global_asset_job_def(),
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset(request.asset_selection or ()),
+        tags={**request.tags, "dagster/run_key": str(request.run_key)},
+    )
+    world.instance.report_run_failed(died)
+
+
 def equals_the_exchange(database: str, world: World, market: Market) -> bool:
     """Trades, candles and wider candles of the closed minutes are what the exchange's trades say."""
     expected = truth(world.platform.settings, market).filter(pl.col("time") < CLOSED)
@@ -289,6 +300,32 @@ def test_a_silence_that_has_ended_is_looked_at_again_when_the_exchange_could_not
     assert run(live, again).success
     assert told(live)[-1] == ("outcome", "repaired")
     assert equals_the_exchange(database, live, LTC)
+
+
+@pytest.mark.usefixtures("uncounted")
+def test_a_silence_is_looked_at_again_when_the_run_died_before_it_could_say_anything(
+    live: World, database: str
+) -> None:
+    """What a run has not written down changes no key; Dagster would take the request for one it has had."""
+    spoil(database, LTC, NOW - timedelta(hours=8), NOW - timedelta(hours=4), "trade", "candle")
+    (request,) = tick(live, "live_gaps")
+    die(live, request)
+    live_gaps._watch.cache_clear()
+    (again,) = tick(live, "live_gaps")
+    assert run(live, again).success
+    assert told(live)[-1] == ("outcome", "repaired")
+    assert equals_the_exchange(database, live, LTC)
+
+
+def test_runs_that_die_over_a_silence_again_and_again_come_to_an_end(live: World, database: str) -> None:
+    spoil(database, LTC, NOW - timedelta(hours=4), NOW, "trade", "candle")
+    asked = 0
+    while requests := tick(live, "live_gaps"):
+        asked += 1
+        assert asked <= live.platform.settings.repair_attempts
+        for request in requests:
+            die(live, request)
+    assert asked == live.platform.settings.repair_attempts
 
 
 def test_a_silence_that_turns_out_to_be_a_quiet_market_is_closed(
