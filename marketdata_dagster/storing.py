@@ -1,6 +1,7 @@
 """Days of the lake into the store: the work of its assets, what the UI shows of it, and its check."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import count
 from typing import Literal
 
@@ -21,14 +22,24 @@ POOL = "store"
 PLACES = 4
 _EVERY = 20
 
-# A day that came into the lake goes on into the store, whoever brought it: a run without the store, the
-# command line, an import. A run that makes both is left alone.
-FOLLOW = (
-    dg.AutomationCondition.any_deps_updated().since_last_handled()
-    & ~dg.AutomationCondition.any_deps_missing()
+_FREE = (
+    ~dg.AutomationCondition.any_deps_missing()
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
-).with_label("the lake has a new day")
+)
+# A day that came into the lake goes on into the store, whoever brought it: a run without the store, the
+# command line, an import. A run that makes both is left alone.
+FOLLOW = (dg.AutomationCondition.any_deps_updated().since_last_handled() & _FREE).with_label(
+    "the lake has a new day"
+)
+# The gap sensor sees by its trades whether the store has a day. Where those came and the candles did not,
+# because the disk was full or the server went away between the two, nobody else would ask for them again.
+FOLLOW_OR_AGAIN = FOLLOW | (
+    dg.AutomationCondition.in_latest_time_window(timedelta(days=7))
+    & dg.AutomationCondition.cron_tick_passed("30 */6 * * *")
+    & dg.AutomationCondition.execution_failed()
+    & _FREE
+).with_label("the candles did not come")
 
 
 class LoadConfig(dg.Config):

@@ -8,7 +8,8 @@ sensor ``gaps`` (evidence: files,     trades and what is made of   each 30 s: mi
 rows of the store)                    them; or candles; or store   a short hole, incomplete, damaged, stale
 sensor ``live_gaps`` (evidence: rows  holes in the live tables     each 60 s: the last two days, older than
 of the store)                                                      two minutes
-sensor ``lake_into_store``            the store's days             when the lake has a day that is new
+sensor ``lake_into_store``            the store's days             when the lake has a day that is new;
+                                                                   candles that failed: each six hours
 sensor ``sweep``                      what nobody else asks for:   each six hours: the last week, where the
                                       quality, reconciliation,     trades are there
                                       the exchange's own candles

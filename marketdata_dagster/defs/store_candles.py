@@ -5,7 +5,7 @@ import dagster as dg
 from marketdata_dagster.defs.partitions import jobs
 from marketdata_dagster.defs.resources import Platform
 from marketdata_dagster.settle import settle
-from marketdata_dagster.storing import FOLLOW, POOL, load
+from marketdata_dagster.storing import FOLLOW_OR_AGAIN, POOL, load
 
 
 def build(
@@ -23,7 +23,7 @@ def build(
         deps=[candles],
         partitions_def=partitions_def,
         backfill_policy=policy,
-        automation_condition=FOLLOW,
+        automation_condition=FOLLOW_OR_AGAIN,
         pool=POOL,
         kinds={"postgres"},
     )

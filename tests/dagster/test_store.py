@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 
 from marketdata import sources
 from marketdata.backfill import backfill
+from marketdata.errors import StorageError
 from marketdata.exchange_sim import RunningExchange
 from marketdata.manifest import Status, day_window
 from marketdata.market import Market
+from marketdata.repair.days import needs
 from marketdata.settings import Settings
+from marketdata.store import candles as candle_rows
 from marketdata.store.contents import contents
 from marketdata.store.engine import connect
 from marketdata.store.load import load_day
@@ -187,6 +191,44 @@ def test_a_run_that_makes_lake_and_store_asks_for_no_other(stored: World) -> Non
     assert stored.run(Job(DOT, DAYS[0]), assets=EVERY).success
     after = dg.evaluate_automation_conditions(stored.definitions, stored.instance, cursor=before.cursor)
     assert after.total_requested == 0
+
+
+def test_candles_that_did_not_come_into_the_store_with_their_trades_are_asked_for_again(
+    stored: World, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gap sensor, which looks at the trades, sees nothing that is wrong with the day."""
+
+    def full(*_: object) -> None:
+        msg = "the disk is full"
+        raise StorageError(msg, hint="Make room.")
+
+    def asked_for(at: datetime, cursor: AssetDaemonCursor | None) -> dg.EvaluateAutomationConditionsResult:
+        return dg.evaluate_automation_conditions(
+            stored.definitions, stored.instance, cursor=cursor, evaluation_time=at
+        )
+
+    def wanted(result: dg.EvaluateAutomationConditionsResult) -> set[str]:
+        return result.get_requested_partitions(dg.AssetKey(["kraken", "store_candles"])) - {None}
+
+    job = Job(DOT, DAYS[-1])
+    found = asked_for(NOW, None)
+    with monkeypatch.context() as patched:
+        patched.setattr(candle_rows, "replace_day", full)
+        assert not stored.run(job, assets=EVERY).success
+        found = asked_for(NOW + timedelta(minutes=1), found.cursor)
+        assert wanted(found) == {job.key}  # the lake has a new day
+        assert not stored.run(job, assets=("store_candles",)).success
+        found = asked_for(NOW + timedelta(minutes=2), found.cursor)
+        assert wanted(found) == set()
+    settings = stored.platform.settings
+    assert needs(stored.lake, settings, settings.tracked, NOW + timedelta(hours=1)) == []
+    assert rows_of(database, DOT, DAYS[-1], "candle", "open_time") == 0
+    found = asked_for(NOW + timedelta(hours=6, minutes=31), found.cursor)
+    assert wanted(found) == {job.key}
+    assert stored.run(job, assets=("store_candles",)).success
+    assert rows_of(database, DOT, DAYS[-1], "candle", "open_time") > 0
+    found = asked_for(NOW + timedelta(hours=13), found.cursor)
+    assert wanted(found) == set()
 
 
 def test_what_is_counted_in_the_store_is_what_the_manifest_says(stored: World, database: str) -> None:
