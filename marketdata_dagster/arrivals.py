@@ -15,7 +15,7 @@ from marketdata.errors import CorruptFile
 from marketdata.lake import Lake
 from marketdata.lake.paths import Kind, Part, root_folder
 from marketdata_dagster import metadata, verdicts
-from marketdata_dagster.checks import AGREE, COMPLETE, evaluation, latest, targeted
+from marketdata_dagster.checks import AGREE, COMPLETE, evaluation, judged, latest, targeted
 from marketdata_dagster.defs.partitions import Job
 from marketdata_dagster.defs.resources import Platform
 
@@ -108,13 +108,16 @@ def _evaluate(
     name = COMPLETE if kind == "trades" else AGREE
     asset = dg.AssetKey([exchange, "trades" if kind == "trades" else "candles"])
     targets = targeted(instance, asset, [job.key for job in jobs])
+
+    def judge(job: Job) -> verdicts.Verdict:
+        if name == COMPLETE:
+            return verdicts.every_trade_is_there(platform.lake, job, platform.now())
+        return verdicts.candles_agree_with_the_exchange(platform.lake, job)
+
     for job in jobs:
         if job.key not in targets:
             continue
-        if name == COMPLETE:
-            verdict = verdicts.every_trade_is_there(platform.lake, job, platform.now())
-        else:
-            verdict = verdicts.candles_agree_with_the_exchange(platform.lake, job)
+        verdict = judged(judge, job)
         _forget(instance, asset, name, job)
         instance.report_runless_asset_event(evaluation(asset, name, job, verdict, targets[job.key]))
 

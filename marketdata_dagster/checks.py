@@ -19,6 +19,7 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from sqlalchemy import select
 
+from marketdata.errors import CorruptFile
 from marketdata_dagster import story
 from marketdata_dagster.defs.partitions import Job, jobs
 from marketdata_dagster.defs.resources import Platform
@@ -118,7 +119,7 @@ def evaluate(
     passed: list[dg.AssetCheckEvaluation] = []
     try:
         for job in wanted:
-            found = evaluation(asset, name, job, judge(job), targets.get(job.key))
+            found = evaluation(asset, name, job, judged(judge, job), targets.get(job.key))
             if together and found.passed:
                 passed.append(found)
             else:
@@ -126,6 +127,17 @@ def evaluate(
     finally:
         _log(context, passed)
     yield dg.Output(None)
+
+
+def judged(judge: Callable[[Job], Verdict], job: Job) -> Verdict:
+    """What is said of a day, also where one of its files is damaged.
+
+    Raised, it would take the verdicts of all days of the run with it, and what a blocking check stops.
+    """
+    try:
+        return judge(job)
+    except CorruptFile as damage:
+        return Verdict(passed=False, sentence=f"A file of the day is damaged. {damage.message}")
 
 
 def _log(context: dg.AssetCheckExecutionContext, evaluations: Sequence[dg.AssetCheckEvaluation]) -> None:

@@ -8,6 +8,7 @@ import polars as pl
 
 from marketdata.backfill import DayReport
 from marketdata.candle import hash_of_cells
+from marketdata.errors import CorruptFile
 from marketdata.evidence import Evidence
 from marketdata.interval import INTERVALS, Interval
 from marketdata.lake import Lake
@@ -172,6 +173,11 @@ def of_evidence(evidence: Evidence) -> Metadata:
         for each in evidence.outages
     ]
     return {"evidence": dg.MetadataValue.md("\n".join(lines))}
+
+
+def of_damaged_evidence(damage: CorruptFile) -> Metadata:
+    """The same where a file that would speak cannot be read."""
+    return {"evidence": dg.MetadataValue.md(f"- It cannot be read: {damage.message}")}
 
 
 def preview(frame: pl.DataFrame) -> str:

@@ -40,7 +40,7 @@ def every_trade_is_there(lake: Lake, job: Job, now: datetime) -> Verdict:
         trades = lake.read_trades(job.market, *day_window(job.day))
     except CorruptFile as damage:
         return Verdict(passed=False, sentence=f"The file of the day is damaged. {damage.message}")
-    facts = {**metadata.of_verdict(manifest), **metadata.of_evidence(evidence_of(lake, manifest, trades))}
+    facts = {**metadata.of_verdict(manifest), **_evidence(lake, manifest, trades)}
     fault = next(_faults(lake, manifest, trades, now), None)
     if fault is not None:
         return Verdict(passed=False, sentence=fault, metadata=facts)
@@ -48,6 +48,14 @@ def every_trade_is_there(lake: Lake, job: Job, now: datetime) -> Verdict:
         sentence = f"{manifest.reason} Not served by the exchange: {metadata.ranges(manifest.not_served)}."
         return Verdict(passed=True, sentence=sentence, notable=True, metadata=facts)
     return Verdict(passed=True, sentence=manifest.reason, metadata=facts)
+
+
+def _evidence(lake: Lake, manifest: Manifest, trades: pl.DataFrame) -> Metadata:
+    """What speaks for the day beside its trades; that such a file is damaged says nothing of the trades."""
+    try:
+        return metadata.of_evidence(evidence_of(lake, manifest, trades))
+    except CorruptFile as damage:
+        return metadata.of_damaged_evidence(damage)
 
 
 def _faults(lake: Lake, manifest: Manifest, trades: pl.DataFrame, now: datetime) -> Iterator[str]:
