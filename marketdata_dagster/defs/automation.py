@@ -11,7 +11,7 @@ of the store)                                                      two minutes
 sensor ``lake_into_store``            the store's days             when the lake has a day that is new;
                                                                    candles that failed: each six hours
 sensor ``sweep``                      what nobody else asks for:   each six hours: the last week, where the
-                                      quality, reconciliation,     trades are there
+                                      quality, reconciliation,     trades are there; or have changed since
                                       the exchange's own candles
 schedule ``report_daily``             the report of yesterday      00:45 UTC
 a person, from the asset's page       anything                     the far past is theirs
@@ -83,9 +83,12 @@ def _conditions(exchange: str) -> dict[str, dg.AutomationCondition[Any]]:
         & ~held.in_progress()
     )
     absent = held.missing() | held.execution_failed()
+    # A day that came again by the command line or an import is another day: what was said of it is of trades
+    # that it does not hold any more.
+    other = held.any_deps_updated().since_last_handled()
     return {
-        "quality": (due & absent).with_label("no profile of the day"),
-        "reconciliation": (due & (absent | held.any_checks_match(held.check_failed()))).with_label(
+        "quality": (due & (absent | other)).with_label("no profile of the day"),
+        "reconciliation": (due & (absent | other | held.any_checks_match(held.check_failed()))).with_label(
             "not reconciled"
         ),
         # An exchange that has failed is asked again with the trades of the day, not by the sweep.

@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 
 from marketdata.backfill import backfill
 from marketdata.market import Market
@@ -141,6 +142,37 @@ def test_the_sweep_asks_for_what_a_day_with_trades_lacks_and_for_no_trades(world
     at = NOW.replace(minute=31)
     assert requested(world, at) == {name: {Job(DOT, DAYS[1]).key} for name in SWEPT}
     assert requested(world, at + timedelta(hours=2)) == {name: set() for name in SWEPT}
+
+
+def test_a_day_that_came_again_by_another_way_is_looked_at_once_more_and_then_no_more(world: World) -> None:
+    """What was said of it is of trades that the lake does not hold any more."""
+    job, judged = Job(DOT, DAYS[2]), ("quality", "reconciliation")
+    selection = dg.AssetSelection.assets(*[["kraken", asset] for asset in {*SWEPT, *judged}])
+
+    def asked_for(
+        at: datetime, cursor: AssetDaemonCursor | None
+    ) -> tuple[set[str], dg.EvaluateAutomationConditionsResult]:
+        result = dg.evaluate_automation_conditions(
+            world.definitions, world.instance, selection, evaluation_time=at, cursor=cursor
+        )
+        return {each.key.path[-1] for each in result.results if each.true_subset.size}, result
+
+    _, last = asked_for(NOW, None)
+    assert world.run(job, assets=(*ALL, *judged)).success
+    found, last = asked_for(NOW + timedelta(hours=7), last.cursor)
+    assert found == set()
+    for asset in ("trades", "candles"):  # as the sensor for days that arrive does
+        world.instance.report_runless_asset_event(
+            dg.AssetMaterialization(dg.AssetKey(["kraken", asset]), partition=job.key)
+        )
+    found, last = asked_for(NOW + timedelta(hours=8), last.cursor)
+    assert found == set()
+    found, last = asked_for(NOW + timedelta(hours=13), last.cursor)
+    assert found == set(judged)
+    for asset in judged:
+        assert world.run(job, assets=(asset,)).success
+    found, last = asked_for(NOW + timedelta(hours=19), last.cursor)
+    assert found == set()
 
 
 def test_the_sweep_asks_for_nothing_on_a_fresh_install(world: World) -> None:
