@@ -46,6 +46,7 @@ def pick(
     *,
     until: int,
     limits: Mapping[Job, int],
+    now: int,
     most: int = MOST_A_TICK,
 ) -> tuple[list[Job], int]:
     """Days to look at now, oldest first, and up to which time everything has been looked at then.
@@ -55,16 +56,20 @@ def pick(
         known: the days Dagster has in any form.
         until: what the tick before has returned.
         limits: a day written later than this is left for now, to the run that is writing it.
+        now: the time, as the others. A file that says a later one (a clock was ahead, a copy brought its own)
+            is looked at until then: what is written meanwhile must not pass for seen.
         most: how many at once.
     """
-    now: list[Job] = []
+    until = min(until, now)
+    chosen: list[Job] = []
     unseen: list[int] = []
     for at, job in sorted((at, job) for job, at in times.items() if at > until or job not in known):
-        if len(now) < most and at <= limits.get(job, at):
-            now.append(job)
+        if len(chosen) < most and at <= limits.get(job, at):
+            chosen.append(job)
         elif at > until:
             unseen.append(at)
-    return now, max(until, min(unseen) - 1 if unseen else max(times.values(), default=until))
+    seen = min(unseen) - 1 if unseen else max(times.values(), default=until)
+    return chosen, max(until, min(seen, now))
 
 
 def record(

@@ -30,7 +30,7 @@ def build(exchanges: dict[str, list[Tracked]]) -> dg.SensorDefinition:
     def lake_arrivals(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
         cursor: dict[str, int] = json.loads(context.cursor or "{}")
         now = platform.now()
-        patience = int(now.timestamp() * 1e9) - _PATIENCE_NS
+        now_ns = int(now.timestamp() * 1e9)
         busy = _busy(context.instance)
         recorded = 0
         for kind in arrivals.KINDS:
@@ -48,7 +48,8 @@ def build(exchanges: dict[str, list[Tracked]]) -> dg.SensorDefinition:
                 times,
                 known,
                 until=cursor.get(kind, 0),
-                limits={job: patience for job in times if job.market.exchange in busy},
+                limits={job: now_ns - _PATIENCE_NS for job in times if job.market.exchange in busy},
+                now=now_ns,
             )
             for exchange in exchanges:
                 mine = [job for job in chosen if job.market.exchange == exchange]

@@ -101,11 +101,11 @@ def test_days_of_markets_that_are_not_tracked_are_left_alone(world: World) -> No
 def test_days_written_by_a_run_that_goes_on_are_left_to_it_for_a_while() -> None:
     job, later = Job(DOT, DAYS[0]), Job(DOT, DAYS[1])
     times = {job: 100, later: 200}
-    chosen, until = arrivals.pick(times, set(), until=0, limits={job: 150, later: 150})
+    chosen, until = arrivals.pick(times, set(), until=0, limits={job: 150, later: 150}, now=999)
     assert (chosen, until) == ([job], 199)
-    chosen, until = arrivals.pick(times, {job}, until=until, limits={job: 250, later: 250})
+    chosen, until = arrivals.pick(times, {job}, until=until, limits={job: 250, later: 250}, now=999)
     assert (chosen, until) == ([later], 200)
-    assert arrivals.pick(times, {job, later}, until=until, limits={}) == ([], 200)
+    assert arrivals.pick(times, {job, later}, until=until, limits={}, now=999) == ([], 200)
 
 
 @pytest.mark.parametrize("most", [1, 2])
@@ -115,6 +115,19 @@ def test_a_tick_takes_a_few_days_and_the_next_one_goes_on(most: int) -> None:
     seen: list[Job] = []
     until = 0
     for _ in range(3):
-        chosen, until = arrivals.pick(times, set(jobs), until=until, limits={}, most=most)
+        chosen, until = arrivals.pick(times, set(jobs), until=until, limits={}, now=999, most=most)
         seen += chosen
     assert seen == jobs
+
+
+def test_a_file_that_says_a_time_to_come_hides_nothing_that_is_written_until_then() -> None:
+    ahead, job = Job(DOT, DAYS[0]), Job(DOT, DAYS[1])
+    known = {ahead, job}
+    _, until = arrivals.pick({ahead: 10_000, job: 900}, known, until=800, limits={}, now=1_000)
+    chosen, until = arrivals.pick({ahead: 10_000, job: 1_050}, known, until=until, limits={}, now=1_100)
+    assert job in chosen
+    _, until = arrivals.pick({ahead: 10_000, job: 1_050}, known, until=until, limits={}, now=10_000)
+    assert arrivals.pick({ahead: 10_000, job: 1_050}, known, until=until, limits={}, now=10_001) == (
+        [],
+        10_000,
+    )
